@@ -1,0 +1,1 @@
+//! CapFilt on a device: caption, rank, keep.

@@ -1,0 +1,1 @@
+//! CapFilt's output: layout, selection, quarantine, manifest, verify, report (no torch).

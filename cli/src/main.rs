@@ -1,0 +1,2 @@
+//! `quern`: the command line and the coordinator.
+fn main() {}

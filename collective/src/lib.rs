@@ -1,0 +1,1 @@
+//! Collectives with deadlines: NCCL for GPUs, TCP for CPUs.

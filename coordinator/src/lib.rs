@@ -1,0 +1,1 @@
+//! gRPC, journal and clock around the machine.

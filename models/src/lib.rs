@@ -1,0 +1,1 @@
+//! ViT, CLIP, BLIP, Q-Former, tokenisers, strict weights, generation.

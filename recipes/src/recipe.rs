@@ -1,0 +1,331 @@
+//! The recipe's shape: what a person writes, field for field.
+//!
+//! Names follow the papers and the checkpoints' own configs. Every struct refuses unknown keys. Defaults are
+//! those of BLIP-2 (arXiv 2301.12597) and BLIP (arXiv 2201.12086) where those state one.
+
+use serde::{Deserialize, Serialize};
+
+/// A run: where the pairs come from, how they are filtered, what is trained on them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// A short name for people; not part of the hash.
+    pub name: String,
+    /// Seed of every keyed draw of the run.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// Folder or URL under which everything is written (`data/`, `quarantine/`, `manifest.json`,
+    /// `stage1/`); not part of the hash.
+    pub output: String,
+    /// The corpus: a mixture of parquet folders.
+    pub datasets: Vec<Dataset>,
+    /// Rows per shard at most. A shard never crosses a file.
+    #[serde(default = "default_shard_rows")]
+    pub shard_rows: u64,
+    /// What is refused before a pixel is allocated.
+    #[serde(default)]
+    pub limits: ImageLimits,
+    /// The CapFilt pass; without it every dataset must say `capfilt: false`.
+    #[serde(default)]
+    pub capfilt: Option<CapFilt>,
+    /// Q-Former pre-training, stage 1; without it the run ends after CapFilt.
+    #[serde(default)]
+    pub stage1: Option<Stage1>,
+    /// Where and on how many processes the run is carried out; not part of the hash, but for `threads`.
+    #[serde(default)]
+    pub cluster: Cluster,
+}
+
+/// One parquet data set in img2dataset's layout, or one that is mapped onto it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dataset {
+    /// Its name: the first part of every RowId. Letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Folder or URL that holds the parquet files, at any depth.
+    pub path: String,
+    /// Which columns hold what.
+    #[serde(default)]
+    pub columns: Columns,
+    /// `true`: web captions, CapFilt writes new ones. `false`: the captions are kept as they are.
+    #[serde(default = "yes")]
+    pub capfilt: bool,
+}
+
+/// The columns of a parquet data set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Columns {
+    /// Encoded image bytes.
+    pub image: String,
+    /// The web caption.
+    pub caption: String,
+    /// A key that is carried along; optional in the file.
+    pub key: String,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Columns { image: "jpg".into(), caption: "caption".into(), key: "key".into() }
+    }
+}
+
+/// Limits that are checked from an image's header.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageLimits {
+    /// Encoded size in bytes.
+    pub max_bytes: u64,
+    /// Width times height.
+    pub max_pixels: u64,
+    /// Width or height, whichever is larger.
+    pub max_side: u32,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        ImageLimits { max_bytes: 32 << 20, max_pixels: 64 << 20, max_side: 16_384 }
+    }
+}
+
+/// The CapFilt pass (BLIP-2 §3.3): captions are written, ranked with the web caption, and the best are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CapFilt {
+    /// Folder of the captioner, a `BlipForConditionalGeneration` in Hugging Face layout.
+    pub captioner: String,
+    /// Folder of the ranker, a `CLIPModel` in Hugging Face layout.
+    pub ranker: String,
+    /// Captions written per image.
+    #[serde(default = "ten")]
+    pub candidates: u32,
+    /// Captions kept per image.
+    #[serde(default = "two")]
+    pub keep: u32,
+    /// Text that every written caption starts from; it is stripped afterwards.
+    #[serde(default)]
+    pub prompt: String,
+    /// How captions are drawn.
+    #[serde(default)]
+    pub sampling: Sampling,
+    /// Images that are captioned together: a lane each, filled by the shard's rows in order.
+    #[serde(default = "default_batch_images")]
+    pub batch_images: u32,
+    /// Whether the parts carry the image bytes along.
+    #[serde(default)]
+    pub embed_images: bool,
+}
+
+/// Nucleus sampling as BLIP draws its captions (BLIP `predict.py`: top_p 0.9, length 5 to 20 beyond the prompt).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sampling {
+    /// Smallest set of tokens whose probability reaches this is drawn from.
+    pub top_p: f64,
+    /// Only the k likeliest tokens are drawn from; `null`: all. (Hugging Face silently means 50.)
+    pub top_k: Option<u32>,
+    /// Divides the logits.
+    pub temperature: f64,
+    /// Tokens at least, begin token and prompt counted.
+    pub min_length: u32,
+    /// Tokens at most, begin token and prompt counted.
+    pub max_length: u32,
+    /// Divides positive and multiplies negative logits of tokens already there (BLIP uses 1.1).
+    pub repetition_penalty: f64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling { top_p: 0.9, top_k: None, temperature: 1.0, min_length: 5, max_length: 20, repetition_penalty: 1.1 }
+    }
+}
+
+/// Q-Former pre-training, stage 1 (BLIP-2 §3.2): ITC, ITG and ITM over a frozen image encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage1 {
+    /// Folder of the frozen image encoder: a CLIP in Hugging Face layout, penultimate features are used.
+    pub image_encoder: String,
+    /// Folder of the text tokenizer (BERT's WordPiece); `[DEC]` is added when it is missing.
+    pub tokenizer: String,
+    /// The Q-Former's size.
+    #[serde(default)]
+    pub qformer: QFormer,
+    /// Global batch, in images, over all ranks.
+    pub batch: u32,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Ranks of the gang.
+    #[serde(default = "one_u32")]
+    pub ranks: u32,
+    /// Text tokens per caption at most, `[CLS]` and `[SEP]` counted.
+    #[serde(default = "default_max_text_length")]
+    pub max_text_length: u32,
+    /// `exact`: the true gradient of the global-batch loss. `lavis`: what the reference computes.
+    #[serde(default)]
+    pub semantics: Semantics,
+    /// AdamW and its schedule.
+    #[serde(default)]
+    pub optimiser: Optimiser,
+    /// Random resized crop and flip.
+    #[serde(default)]
+    pub augment: Augment,
+    /// Steps between checkpoints.
+    #[serde(default = "default_checkpoint_every")]
+    pub checkpoint_every: u64,
+}
+
+/// The Q-Former's configuration, in BERT's own names; the default is the paper's (BERT-base, 32 queries).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QFormer {
+    /// Width.
+    pub hidden_size: u32,
+    /// Transformer blocks.
+    pub num_hidden_layers: u32,
+    /// Attention heads.
+    pub num_attention_heads: u32,
+    /// Width of the feed-forward layers.
+    pub intermediate_size: u32,
+    /// Text positions.
+    pub max_position_embeddings: u32,
+    /// A cross-attention in every n-th block, from the first.
+    pub cross_attention_freq: u32,
+    /// Learned queries.
+    pub num_query_token: u32,
+    /// Width of the contrastive projections.
+    pub embed_dim: u32,
+    /// Dropout on hidden states.
+    pub hidden_dropout_prob: f64,
+    /// Dropout on attention probabilities.
+    pub attention_probs_dropout_prob: f64,
+}
+
+impl Default for QFormer {
+    fn default() -> Self {
+        QFormer {
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            max_position_embeddings: 512,
+            cross_attention_freq: 2,
+            num_query_token: 32,
+            embed_dim: 256,
+            hidden_dropout_prob: 0.1,
+            attention_probs_dropout_prob: 0.1,
+        }
+    }
+}
+
+/// Whose gradient stage 1 computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Semantics {
+    /// The true gradient of the global-batch loss; ITG's mean is over all tokens of the global batch.
+    #[default]
+    Exact,
+    /// LAVIS: the gathered side of ITC is detached, ITG's mean is per rank, then over ranks.
+    Lavis,
+}
+
+/// AdamW with linear warm-up and cosine decay per step (BLIP-2 §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Optimiser {
+    /// Learning rate after warm-up.
+    pub peak_lr: f64,
+    /// Learning rate at the first step.
+    pub warmup_lr: f64,
+    /// Learning rate at the last step.
+    pub min_lr: f64,
+    /// Steps of warm-up.
+    pub warmup_steps: u64,
+    /// AdamW's β1.
+    pub beta1: f64,
+    /// AdamW's β2 (LAVIS' default is 0.999).
+    pub beta2: f64,
+    /// AdamW's ε.
+    pub epsilon: f64,
+    /// Decoupled weight decay on everything but biases and other vectors.
+    pub weight_decay: f64,
+}
+
+impl Default for Optimiser {
+    fn default() -> Self {
+        Optimiser {
+            peak_lr: 1e-4,
+            warmup_lr: 1e-6,
+            min_lr: 1e-5,
+            warmup_steps: 2000,
+            beta1: 0.9,
+            beta2: 0.98,
+            epsilon: 1e-8,
+            weight_decay: 0.05,
+        }
+    }
+}
+
+/// The training transform: random resized crop (bicubic) and horizontal flip.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Augment {
+    /// Share of the image's area that a crop has at least.
+    pub min_scale: f64,
+    /// Whether half of the images are mirrored. (Wrong for captions that say left and right.)
+    pub flip: bool,
+}
+
+impl Default for Augment {
+    fn default() -> Self {
+        Augment { min_scale: 0.5, flip: true }
+    }
+}
+
+/// Processes and threads. Only `threads` touches the result's bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cluster {
+    /// Threads per worker for tensor arithmetic; part of the hash, since sums may round differently.
+    pub threads: u32,
+    /// How long a worker may be silent before its lease is given to another, in milliseconds.
+    pub lease_ms: u64,
+    /// How often a worker reports, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Attempts per shard before the whole shard is quarantined.
+    pub attempts: u32,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Cluster { threads: 1, lease_ms: 30_000, heartbeat_ms: 2_000, attempts: 5 }
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+fn one_u32() -> u32 {
+    1
+}
+fn two() -> u32 {
+    2
+}
+fn ten() -> u32 {
+    10
+}
+fn yes() -> bool {
+    true
+}
+fn default_shard_rows() -> u64 {
+    2_000
+}
+fn default_batch_images() -> u32 {
+    16
+}
+fn default_max_text_length() -> u32 {
+    32
+}
+fn default_checkpoint_every() -> u64 {
+    1_000
+}

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Sets a checkout up: system packages, `.venv` with the pinned wheels, and stable links in `.deps/`.
+# Idempotent; the second run takes well under a second. With `--dev` it also installs what zoo/train.py,
+# tests/parity and the Python side of the tests need.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "setup: $*"; exit 1; }
+
+# 1. System packages. cmake and nasm build the vendored libjpeg-turbo; a C++ compiler builds tch's shim.
+packages=()
+command -v cmake >/dev/null || packages+=(cmake)
+command -v nasm >/dev/null || packages+=(nasm)
+command -v c++ >/dev/null || packages+=(g++)
+python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+if [ ${#packages[@]} -gt 0 ]; then
+  if [ "$(id -u)" = 0 ]; then
+    say "setup: installing ${packages[*]}"
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}" >/dev/null
+  else
+    die "missing system packages; run: sudo apt-get install ${packages[*]}"
+  fi
+fi
+command -v cargo >/dev/null || die "no Rust toolchain; install one from https://rustup.rs, then run this again"
+
+# 2. The wheels.
+wanted=(requirements.txt)
+[ "${1:-}" = "--dev" ] && wanted+=(requirements-dev.txt)
+[ -x .venv/bin/python ] || python3 -m venv .venv
+for file in "${wanted[@]}"; do
+  stamp=".venv/.installed-$file"
+  cmp -s "$file" "$stamp" && continue
+  say "setup: installing $file into .venv (torch is a download of about 3 GB the first time)"
+  [ -x .venv/bin/uv ] || .venv/bin/pip install -q uv
+  .venv/bin/uv pip install -q --python .venv/bin/python -r "$file"
+  cp "$file" "$stamp"
+done
+
+# 3. Stable links, so that neither cargo nor the loader needs an environment variable.
+site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+mkdir -p .deps/lib
+ln -sfn "$site/torch" .deps/torch
+nccl=$(ls "$site"/nvidia/nccl/lib/libnccl.so.* 2>/dev/null | head -n 1 || true)
+[ -n "$nccl" ] && ln -sfn "$nccl" .deps/lib/libnccl.so
+[ -e .deps/torch/lib/libtorch_cpu.so ] || die ".venv has no libtorch; delete .venv and run this again"

@@ -1,0 +1,2 @@
+//! The golden runner.
+fn main() {}

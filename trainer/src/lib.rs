@@ -1,0 +1,1 @@
+//! Objectives, optimiser, schedules, checkpoints, stage 1, evaluation.

@@ -1,0 +1,1 @@
+//! The agent: register, lease, run, report; one process per device.

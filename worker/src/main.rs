@@ -1,0 +1,2 @@
+//! `quern-worker`: the agent, and the commands that need tensors.
+fn main() {}
