@@ -1,9 +1,45 @@
 # `make demo` and `make test` set everything up by themselves; see README.md.
 SHELL := /bin/bash
-.PHONY: setup build demo test check deny parity zoo golden
+.PHONY: setup setup-dev build demo test check parity golden zoo deny
 
+# System packages, .venv with the pinned torch, links in .deps/. Idempotent and quick the second time.
 setup:
 	@scripts/setup.sh
 
+# The same, and what zoo/train.py, tests/parity and the tests' Python side need.
+setup-dev:
+	@scripts/setup.sh --dev
+
 build: setup
 	cargo build --release --workspace --bins
+
+# The whole pipeline on two workers: corpus, CapFilt, stage 1, evaluation, report. Output: out/demo.
+demo: build
+	target/release/quern demo --out out/demo
+
+# Everything that must hold: formatting, lints, docs, every test. CI runs this.
+test: setup-dev check
+	cargo build --release --workspace --bins
+	cargo test --release --workspace
+	scripts/parity.sh small
+
+check:
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --quiet
+
+# The numbers of the original implementations, as committed.
+golden: build
+	cargo run --release -p quern-tests --bin golden -- tests/golden/cases
+
+# Fresh random cases from the installed transformers, checked by the same runner.
+parity: setup-dev
+	scripts/parity.sh
+
+# Trains the tiny models of zoo/ anew (about an hour).
+zoo: setup-dev build
+	.venv/bin/python zoo/train.py
+
+# Licences, bans and sources, offline. Needs cargo-deny (`cargo install cargo-deny --locked`).
+deny:
+	cargo deny --offline check bans licenses sources
