@@ -1,1 +1,4 @@
 //! ViT, CLIP, BLIP, Q-Former, tokenisers, strict weights, generation.
+
+pub mod layers;
+pub mod weights;
