@@ -1,5 +1,18 @@
 //! A run as one YAML document: parsed, validated, resolved and hashed. No tokio, no torch.
+//!
+//! - [`Recipe::parse`] and [`Recipe::read`]: from YAML, with errors that say file, line, column and what was expected;
+//! - [`Recipe::validate`]: the rules that types can't state;
+//! - [`Recipe::resolve`]: relative paths made absolute;
+//! - [`Recipe::hash`]: what determines the result, as one digest;
+//! - [`Recipe::to_json`] and [`Recipe::from_json`]: the form that travels to the workers.
 
+mod error;
+mod identity;
+mod locate;
+mod parse;
 mod recipe;
+mod resolve;
+mod validate;
 
+pub use error::RecipeError;
 pub use recipe::*;

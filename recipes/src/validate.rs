@@ -1,0 +1,259 @@
+//! The rules that types can't state. Each is one sentence and names its key.
+
+use crate::recipe::{
+    Augment, CapFilt, Cluster, Columns, Dataset, ImageLimits, Optimiser, QFormer, Recipe, Sampling, Stage1,
+};
+use crate::resolve::{is_url, lies_within};
+
+/// A rule that a recipe breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenRule {
+    /// The key's path, such as `stage1.batch`.
+    pub key: String,
+    /// The rule, in one sentence.
+    pub message: String,
+}
+
+type Checked = Result<(), BrokenRule>;
+
+fn require(holds: bool, key: impl Into<String>, message: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(BrokenRule { key: key.into(), message: message() }) }
+}
+
+fn at_least_one(value: u64, key: impl Into<String>) -> Checked {
+    require(value >= 1, key, || "must be at least 1".into())
+}
+
+/// A number within `range`, whose text is `expected`; NaN is within nothing.
+fn within(value: f64, holds: bool, key: impl Into<String>, expected: &str) -> Checked {
+    require(value.is_finite() && holds, key, || format!("is {value}, but must be {expected}"))
+}
+
+impl Recipe {
+    /// Checks every rule; the first that is broken is returned.
+    pub fn validate(&self) -> Checked {
+        require(!self.name.trim().is_empty(), "name", || "must not be empty".into())?;
+        require(!self.output.trim().is_empty(), "output", || "must name a folder or URL".into())?;
+        require((1..=1_000_000).contains(&self.shard_rows), "shard_rows", || {
+            format!("is {}, but a shard has 1 to 1000000 rows", self.shard_rows)
+        })?;
+        self.datasets_hold()?;
+        self.limits.validate()?;
+        if let Some(capfilt) = &self.capfilt {
+            capfilt.validate()?;
+        }
+        if let Some(stage1) = &self.stage1 {
+            stage1.validate()?;
+        }
+        self.cluster.validate()
+    }
+
+    fn datasets_hold(&self) -> Checked {
+        require(!self.datasets.is_empty(), "datasets", || "must list at least one data set".into())?;
+        for (index, dataset) in self.datasets.iter().enumerate() {
+            let key = format!("datasets[{index}]");
+            dataset.validate(&key)?;
+            let earlier = &self.datasets[..index];
+            require(earlier.iter().all(|other| other.name != dataset.name), format!("{key}.name"), || {
+                format!("`{}` is taken by an earlier data set, but names identify rows and must differ", dataset.name)
+            })?;
+            require(self.capfilt.is_some() || !dataset.capfilt, format!("{key}.capfilt"), || {
+                "is true (the default), but the recipe has no `capfilt` section: add one, or say `capfilt: false` here"
+                    .into()
+            })?;
+            require(!lies_within(&self.output, &dataset.path), "output", || {
+                format!("lies within `{key}.path`, so that its parts would be read as input: write it elsewhere")
+            })?;
+        }
+        require(self.capfilt.is_none() || self.datasets.iter().any(|dataset| dataset.capfilt), "capfilt", || {
+            "is given, but every data set says `capfilt: false`: remove the section or one of these".into()
+        })
+    }
+}
+
+impl Dataset {
+    fn validate(&self, key: &str) -> Checked {
+        let fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let legal = !self.name.is_empty()
+            && self.name.len() <= 64
+            && self.name.chars().all(fit)
+            && self.name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        require(legal, format!("{key}.name"), || {
+            format!(
+                "is `{}`, but must be 1 to 64 letters, digits, `-`, `_` or `.`, beginning with a letter or digit",
+                self.name
+            )
+        })?;
+        require(!self.path.trim().is_empty(), format!("{key}.path"), || "must name a folder or URL".into())?;
+        self.columns.validate(&format!("{key}.columns"))
+    }
+}
+
+impl Columns {
+    fn validate(&self, key: &str) -> Checked {
+        let named = [("image", &self.image), ("caption", &self.caption), ("key", &self.key)];
+        for (index, (field, column)) in named.iter().enumerate() {
+            require(!column.is_empty(), format!("{key}.{field}"), || "must name a column".into())?;
+            if let Some((other, _)) = named[..index].iter().find(|(_, taken)| taken == column) {
+                return Err(BrokenRule {
+                    key: format!("{key}.{field}"),
+                    message: format!("is `{column}`, which is the `{other}` column already"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ImageLimits {
+    fn validate(&self) -> Checked {
+        at_least_one(self.max_bytes, "limits.max_bytes")?;
+        at_least_one(self.max_pixels, "limits.max_pixels")?;
+        at_least_one(self.max_side.into(), "limits.max_side")
+    }
+}
+
+impl CapFilt {
+    fn validate(&self) -> Checked {
+        model_folder(&self.captioner, "capfilt.captioner")?;
+        model_folder(&self.ranker, "capfilt.ranker")?;
+        require((1..=1000).contains(&self.candidates), "capfilt.candidates", || {
+            format!("is {}, but 1 to 1000 captions can be written per image", self.candidates)
+        })?;
+        at_least_one(self.keep.into(), "capfilt.keep")?;
+        require(self.keep <= self.candidates, "capfilt.keep", || {
+            format!("is {}, but only {} candidates are written: keep at most as many", self.keep, self.candidates)
+        })?;
+        require((1..=4096).contains(&self.batch_images), "capfilt.batch_images", || {
+            format!("is {}, but must be 1 to 4096", self.batch_images)
+        })?;
+        self.sampling.validate()
+    }
+}
+
+impl Sampling {
+    fn validate(&self) -> Checked {
+        let key = |field: &str| format!("capfilt.sampling.{field}");
+        within(self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, key("top_p"), "above 0 and at most 1")?;
+        if let Some(top_k) = self.top_k {
+            at_least_one(top_k.into(), key("top_k"))?;
+        }
+        within(self.temperature, self.temperature > 0.0, key("temperature"), "above 0")?;
+        within(self.repetition_penalty, self.repetition_penalty > 0.0, key("repetition_penalty"), "above 0")?;
+        require(self.max_length >= 2, key("max_length"), || {
+            format!("is {}, but must be at least 2: the begin token and one more", self.max_length)
+        })?;
+        require(self.min_length <= self.max_length, key("min_length"), || {
+            format!("is {}, but must be at most max_length, which is {}", self.min_length, self.max_length)
+        })
+    }
+}
+
+impl Stage1 {
+    fn validate(&self) -> Checked {
+        model_folder(&self.image_encoder, "stage1.image_encoder")?;
+        model_folder(&self.tokenizer, "stage1.tokenizer")?;
+        self.qformer.validate()?;
+        at_least_one(self.ranks.into(), "stage1.ranks")?;
+        require(self.batch >= 2, "stage1.batch", || {
+            format!("is {}, but must be at least 2: matching needs a negative from another image", self.batch)
+        })?;
+        require(self.batch >= self.ranks, "stage1.batch", || {
+            format!(
+                "is {}, but must be at least stage1.ranks, which is {}: every rank needs an image",
+                self.batch, self.ranks
+            )
+        })?;
+        at_least_one(self.steps, "stage1.steps")?;
+        at_least_one(self.checkpoint_every, "stage1.checkpoint_every")?;
+        let positions = self.qformer.max_position_embeddings;
+        require((3..=positions).contains(&self.max_text_length), "stage1.max_text_length", || {
+            format!(
+                "is {}, but must be 3 ([CLS], a word, [SEP]) to stage1.qformer.max_position_embeddings, which is {positions}",
+                self.max_text_length
+            )
+        })?;
+        self.augment.validate()?;
+        self.optimiser.validate(self.steps)
+    }
+}
+
+impl QFormer {
+    fn validate(&self) -> Checked {
+        let key = |field: &str| format!("stage1.qformer.{field}");
+        let sizes = [
+            (self.hidden_size, "hidden_size"),
+            (self.num_hidden_layers, "num_hidden_layers"),
+            (self.num_attention_heads, "num_attention_heads"),
+            (self.intermediate_size, "intermediate_size"),
+            (self.max_position_embeddings, "max_position_embeddings"),
+            (self.cross_attention_freq, "cross_attention_freq"),
+            (self.num_query_token, "num_query_token"),
+            (self.embed_dim, "embed_dim"),
+        ];
+        for (size, field) in sizes {
+            at_least_one(size.into(), key(field))?;
+        }
+        require(self.hidden_size.is_multiple_of(self.num_attention_heads), key("hidden_size"), || {
+            format!(
+                "is {}, but must be divisible by num_attention_heads, which is {}",
+                self.hidden_size, self.num_attention_heads
+            )
+        })?;
+        for (dropout, field) in [
+            (self.hidden_dropout_prob, "hidden_dropout_prob"),
+            (self.attention_probs_dropout_prob, "attention_probs_dropout_prob"),
+        ] {
+            within(dropout, (0.0..1.0).contains(&dropout), key(field), "at least 0 and below 1")?;
+        }
+        Ok(())
+    }
+}
+
+impl Optimiser {
+    fn validate(&self, steps: u64) -> Checked {
+        let key = |field: &str| format!("stage1.optimiser.{field}");
+        within(self.peak_lr, self.peak_lr > 0.0, key("peak_lr"), "above 0")?;
+        let to_peak = format!("0 to peak_lr, which is {}", self.peak_lr);
+        within(self.warmup_lr, (0.0..=self.peak_lr).contains(&self.warmup_lr), key("warmup_lr"), &to_peak)?;
+        within(self.min_lr, (0.0..=self.peak_lr).contains(&self.min_lr), key("min_lr"), &to_peak)?;
+        require(self.warmup_steps <= steps, key("warmup_steps"), || {
+            format!(
+                "is {}, but must be at most stage1.steps, which is {steps}: the peak would never be reached",
+                self.warmup_steps
+            )
+        })?;
+        within(self.beta1, (0.0..1.0).contains(&self.beta1), key("beta1"), "at least 0 and below 1")?;
+        within(self.beta2, (0.0..1.0).contains(&self.beta2), key("beta2"), "at least 0 and below 1")?;
+        within(self.epsilon, self.epsilon > 0.0, key("epsilon"), "above 0")?;
+        within(self.weight_decay, self.weight_decay >= 0.0, key("weight_decay"), "at least 0")
+    }
+}
+
+impl Augment {
+    fn validate(&self) -> Checked {
+        let holds = self.min_scale > 0.0 && self.min_scale <= 1.0;
+        within(self.min_scale, holds, "stage1.augment.min_scale", "above 0 and at most 1")
+    }
+}
+
+impl Cluster {
+    fn validate(&self) -> Checked {
+        at_least_one(self.threads.into(), "cluster.threads")?;
+        at_least_one(self.heartbeat_ms, "cluster.heartbeat_ms")?;
+        at_least_one(self.attempts.into(), "cluster.attempts")?;
+        require(self.lease_ms > self.heartbeat_ms, "cluster.lease_ms", || {
+            format!(
+                "is {}, but must be above heartbeat_ms, which is {}, or every lease would expire",
+                self.lease_ms, self.heartbeat_ms
+            )
+        })
+    }
+}
+
+fn model_folder(path: &str, key: &str) -> Checked {
+    require(!path.trim().is_empty(), key, || "must name a folder".into())?;
+    require(!is_url(path), key, || {
+        format!("is `{path}`, but models are read from local folders: download it and name the folder")
+    })
+}

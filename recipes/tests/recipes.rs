@@ -1,0 +1,282 @@
+//! The recipes that are shipped, and every way in which one can be wrong.
+
+use std::path::{Path, PathBuf};
+
+use quern_recipes::{Recipe, RecipeError, Semantics};
+
+/// A recipe that holds; the tests break one thing each.
+const SOUND: &str = "\
+name: sound
+seed: 3
+output: out
+datasets:
+  - name: web
+    path: corpus/web
+  - name: coco
+    path: s3://bucket/coco
+    capfilt: false
+capfilt:
+  captioner: models/blip
+  ranker: models/clip
+  sampling:
+    top_p: 0.9
+stage1:
+  image_encoder: models/clip
+  tokenizer: models/bert
+  batch: 32
+  steps: 3000
+  ranks: 3
+  qformer:
+    hidden_size: 64
+    num_attention_heads: 4
+  optimiser:
+    warmup_steps: 100
+  augment:
+    flip: false
+cluster:
+  threads: 1
+";
+
+fn sound() -> Recipe {
+    Recipe::parse("sound.yaml", SOUND).expect("the recipe is sound")
+}
+
+/// [`SOUND`] with the line `from` replaced by `to`.
+fn broken(from: &str, to: &str) -> RecipeError {
+    assert_eq!(SOUND.matches(from).count(), 1, "`{from}` must occur once in the sound recipe");
+    Recipe::parse("run.yaml", &SOUND.replacen(from, to, 1)).expect_err(&format!("`{to}` must be refused"))
+}
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+#[test]
+fn shipped_recipes_hold() {
+    let paper = Recipe::read(shipped("blip2-129m.yaml")).unwrap();
+    let stage1 = paper.stage1.as_ref().unwrap();
+    assert_eq!((stage1.batch, stage1.steps, stage1.optimiser.warmup_steps), (2320, 250_000, 2_000));
+    assert_eq!((stage1.optimiser.beta1, stage1.optimiser.beta2, stage1.optimiser.min_lr), (0.9, 0.98, 1e-5));
+    assert_eq!(paper.datasets.iter().filter(|dataset| dataset.capfilt).count(), 4);
+
+    let kept = Recipe::read(shipped("demo.yaml")).unwrap();
+    let raw = Recipe::read(shipped("demo-raw.yaml")).unwrap();
+    assert_eq!(kept.stage1, raw.stage1, "the demo compares captions, so the training must be the same");
+    assert_eq!((kept.seed, &kept.datasets[0].path), (raw.seed, &raw.datasets[0].path));
+    assert_ne!(kept.output, raw.output);
+    assert!(raw.capfilt.is_none() && !raw.datasets[0].capfilt);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_place() {
+    let error = broken("  batch: 32\n", "  batch: 32\n  batchsize: 16\n");
+    let text = error.to_string();
+    assert!(text.starts_with("run.yaml:19:3: "), "{text}");
+    assert!(
+        text.contains("batchsize") && text.contains("one of image_encoder, tokenizer, qformer, batch, steps"),
+        "names the key and what was expected: {text}"
+    );
+    assert!(!text.contains('\n'), "one line: {text}");
+}
+
+#[test]
+fn a_wrong_type_is_named_with_its_place_and_what_was_expected() {
+    let error = broken("  batch: 32", "  batch: many");
+    assert_eq!(error.key, "stage1.batch");
+    let text = error.to_string();
+    assert!(text.starts_with("run.yaml:18:10: `stage1.batch`: "), "{text}");
+    assert!(text.contains("u32") || text.contains("integer"), "{text}");
+
+    let text = broken("    flip: false", "    flip: sideways").to_string();
+    assert!(text.starts_with("run.yaml:27:11: `stage1.augment.flip`: ") && text.contains("bool"), "{text}");
+    let text = broken("  ranks: 3", "  ranks: -3").to_string();
+    assert!(text.starts_with("run.yaml:20:10: `stage1.ranks`: "), "{text}");
+    let text = broken("  ranks: 3", "  ranks: 3\n  semantics: torch").to_string();
+    assert!(text.starts_with("run.yaml:21:14: ") && text.contains("exact") && text.contains("lavis"), "{text}");
+}
+
+#[test]
+fn a_missing_key_a_repeated_key_and_broken_yaml_are_named() {
+    let text = broken("output: out\n", "").to_string();
+    assert!(text.starts_with("run.yaml:") && text.ends_with("missing field `output`"), "{text}");
+    let text = broken("seed: 3\n", "seed: 3\nseed: 4\n").to_string();
+    assert!(text.starts_with("run.yaml:3:1: ") && text.contains("seed"), "{text}");
+    let text = broken("name: sound", "name: [sound").to_string();
+    assert!(text.starts_with("run.yaml:") && !text.contains('\n'), "{text}");
+    let text = Recipe::parse("run.yaml", "").unwrap_err().to_string();
+    assert!(text.starts_with("run.yaml"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let text = Recipe::read("no/such/recipe.yaml").unwrap_err().to_string();
+    assert!(text.starts_with("no/such/recipe.yaml: the recipe can't be read: "), "{text}");
+}
+
+/// Every rule: what is written instead of what, the key that is blamed, and words of the sentence.
+#[test]
+fn every_rule_names_its_key_and_place() {
+    let rules = [
+        ("name: sound", "name: ' '", "name", "empty"),
+        ("output: out", "output: ''", "output", "folder or URL"),
+        ("output: out", "output: corpus/web/out", "output", "read as input"),
+        ("output: out", "output: ./corpus/../corpus/web", "output", "read as input"),
+        ("output: out", "output: s3://bucket/coco/parts", "output", "datasets[1].path"),
+        ("seed: 3", "shard_rows: 0", "shard_rows", "1 to 1000000"),
+        ("seed: 3", "limits: {max_bytes: 0}", "limits.max_bytes", "at least 1"),
+        ("seed: 3", "limits: {max_pixels: 0}", "limits.max_pixels", "at least 1"),
+        ("seed: 3", "limits: {max_side: 0}", "limits.max_side", "at least 1"),
+        ("  - name: coco", "  - name: web", "datasets[1].name", "must differ"),
+        ("  - name: coco", "  - name: co co", "datasets[1].name", "letters"),
+        ("  - name: coco", "  - name: ../coco", "datasets[1].name", "letters"),
+        ("    path: corpus/web", "    path: ''", "datasets[0].path", "folder or URL"),
+        ("    path: corpus/web", "    path: w\n    columns: {image: ''}", "datasets[0].columns.image", "column"),
+        ("    path: corpus/web", "    path: w\n    columns: {caption: jpg}", "datasets[0].columns.caption", "`image`"),
+        ("    capfilt: false", "    capfilt: false\n  - name: web\n    path: x", "datasets[2].name", "must differ"),
+        ("  captioner: models/blip", "  captioner: ''", "capfilt.captioner", "folder"),
+        ("  ranker: models/clip", "  ranker: hf://openai/clip", "capfilt.ranker", "local folders"),
+        ("  ranker: models/clip", "  ranker: r\n  candidates: 0", "capfilt.candidates", "1 to 1000"),
+        ("  ranker: models/clip", "  ranker: r\n  keep: 0", "capfilt.keep", "at least 1"),
+        ("  ranker: models/clip", "  ranker: r\n  keep: 11", "capfilt.keep", "only 10"),
+        ("  ranker: models/clip", "  ranker: r\n  batch_images: 0", "capfilt.batch_images", "1 to 4096"),
+        ("    top_p: 0.9", "    top_p: 0", "capfilt.sampling.top_p", "above 0"),
+        ("    top_p: 0.9", "    top_p: 1.5", "capfilt.sampling.top_p", "at most 1"),
+        ("    top_p: 0.9", "    top_p: .nan", "capfilt.sampling.top_p", "above 0"),
+        ("    top_p: 0.9", "    top_k: 0", "capfilt.sampling.top_k", "at least 1"),
+        ("    top_p: 0.9", "    temperature: 0", "capfilt.sampling.temperature", "above 0"),
+        ("    top_p: 0.9", "    repetition_penalty: 0", "capfilt.sampling.repetition_penalty", "above 0"),
+        ("    top_p: 0.9", "    max_length: 1", "capfilt.sampling.max_length", "at least 2"),
+        ("    top_p: 0.9", "    min_length: 21", "capfilt.sampling.min_length", "max_length"),
+        ("  image_encoder: models/clip", "  image_encoder: ''", "stage1.image_encoder", "folder"),
+        ("  tokenizer: models/bert", "  tokenizer: https://x/bert", "stage1.tokenizer", "local folders"),
+        ("  batch: 32", "  batch: 2", "stage1.batch", "stage1.ranks, which is 3"),
+        ("  batch: 32", "  batch: 1", "stage1.batch", "negative"),
+        ("  ranks: 3", "  ranks: 0", "stage1.ranks", "at least 1"),
+        ("  ranks: 3", "  ranks: 3\n  checkpoint_every: 0", "stage1.checkpoint_every", "at least 1"),
+        ("  ranks: 3", "  ranks: 3\n  max_text_length: 2", "stage1.max_text_length", "[CLS]"),
+        ("  ranks: 3", "  ranks: 3\n  max_text_length: 513", "stage1.max_text_length", "512"),
+        ("  steps: 3000", "  steps: 0", "stage1.steps", "at least 1"),
+        ("    hidden_size: 64", "    hidden_size: 66", "stage1.qformer.hidden_size", "divisible"),
+        ("    hidden_size: 64", "    cross_attention_freq: 0", "stage1.qformer.cross_attention_freq", "at least 1"),
+        ("    hidden_size: 64", "    hidden_dropout_prob: 1", "stage1.qformer.hidden_dropout_prob", "below 1"),
+        ("    warmup_steps: 100", "    warmup_steps: 3001", "stage1.optimiser.warmup_steps", "never be reached"),
+        ("    warmup_steps: 100", "    peak_lr: 0", "stage1.optimiser.peak_lr", "above 0"),
+        ("    warmup_steps: 100", "    min_lr: 1", "stage1.optimiser.min_lr", "peak_lr"),
+        ("    warmup_steps: 100", "    warmup_lr: -1", "stage1.optimiser.warmup_lr", "peak_lr"),
+        ("    warmup_steps: 100", "    beta1: 1", "stage1.optimiser.beta1", "below 1"),
+        ("    warmup_steps: 100", "    beta2: -0.1", "stage1.optimiser.beta2", "at least 0"),
+        ("    warmup_steps: 100", "    epsilon: 0", "stage1.optimiser.epsilon", "above 0"),
+        ("    warmup_steps: 100", "    weight_decay: -1", "stage1.optimiser.weight_decay", "at least 0"),
+        ("    flip: false", "    min_scale: 0", "stage1.augment.min_scale", "above 0"),
+        ("  threads: 1", "  threads: 0", "cluster.threads", "at least 1"),
+        ("  threads: 1", "  heartbeat_ms: 0", "cluster.heartbeat_ms", "at least 1"),
+        ("  threads: 1", "  attempts: 0", "cluster.attempts", "at least 1"),
+        ("  threads: 1", "  lease_ms: 2000", "cluster.lease_ms", "heartbeat_ms"),
+    ];
+    for (from, to, key, words) in rules {
+        let error = broken(from, to);
+        assert_eq!(error.key, key, "{error}");
+        assert!(error.message.contains(words), "`{words}` is missing in: {error}");
+        assert!(error.place.is_some(), "no place in: {error}");
+        assert!(!error.to_string().contains('\n'), "one line: {error}");
+    }
+}
+
+#[test]
+fn a_rule_points_at_the_value_or_its_section() {
+    assert!(broken("  batch: 32", "  batch: 2").to_string().starts_with("run.yaml:18:10: `stage1.batch`: is 2, "));
+    let no_section = "name: x\noutput: out\ndatasets:\n  - name: web\n    path: web\n";
+    let text = Recipe::parse("run.yaml", no_section).unwrap_err().to_string();
+    assert!(text.starts_with("run.yaml:4:5: `datasets[0].capfilt`: is true (the default), "), "{text}");
+    let empty = Recipe::parse("run.yaml", "name: x\noutput: out\ndatasets: []\n").unwrap_err();
+    assert_eq!(empty.to_string(), "run.yaml:3:11: `datasets`: must list at least one data set");
+    let unused =
+        "name: x\noutput: o\ndatasets:\n  - {name: w, path: w, capfilt: false}\ncapfilt: {captioner: b, ranker: c}\n";
+    assert_eq!(Recipe::parse("run.yaml", unused).unwrap_err().key, "capfilt");
+}
+
+#[test]
+fn relative_paths_resolve_against_the_recipes_folder_and_urls_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipes = folder.path().join("recipes");
+    std::fs::create_dir(&recipes).unwrap();
+    let yaml = SOUND.replace("output: out", "output: ../out/./run").replace("models/bert", "/models/bert");
+    std::fs::write(recipes.join("run.yaml"), yaml).unwrap();
+    let recipe = Recipe::read(recipes.join("run.yaml")).unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    let below = |path: &str| root.join(path).display().to_string();
+    assert_eq!(recipe.output, below("out/run"));
+    assert_eq!(recipe.datasets[0].path, below("recipes/corpus/web"));
+    assert_eq!(recipe.datasets[1].path, "s3://bucket/coco");
+    assert_eq!(recipe.capfilt.as_ref().unwrap().captioner, below("recipes/models/blip"));
+    let stage1 = recipe.stage1.as_ref().unwrap();
+    assert_eq!(
+        (stage1.image_encoder.as_str(), stage1.tokenizer.as_str()),
+        (below("recipes/models/clip").as_str(), "/models/bert")
+    );
+}
+
+#[test]
+fn json_carries_the_whole_recipe_and_is_checked() {
+    let recipe = sound();
+    assert_eq!(Recipe::from_json(&recipe.to_json()).unwrap(), recipe);
+    let wrong = recipe.to_json().replace("\"batch\":32", "\"batch\":1");
+    assert_eq!(Recipe::from_json(&wrong).unwrap_err().key, "stage1.batch");
+    assert!(Recipe::from_json("{").is_err());
+}
+
+#[test]
+fn the_hash_covers_the_method_and_nothing_else() {
+    let base = sound();
+    let hash_with = |change: &dyn Fn(&mut Recipe)| {
+        let mut recipe = base.clone();
+        change(&mut recipe);
+        assert_ne!(recipe, base, "the change must change something");
+        recipe.hash()
+    };
+    let without_effect: [&dyn Fn(&mut Recipe); 9] = [
+        &|r| r.name = "another".into(),
+        &|r| r.output = "s3://elsewhere".into(),
+        &|r| r.datasets[0].path = "/mnt/web".into(),
+        &|r| r.capfilt.as_mut().unwrap().captioner = "/mnt/models/blip/".into(),
+        &|r| r.stage1.as_mut().unwrap().tokenizer = "elsewhere/bert".into(),
+        &|r| r.stage1.as_mut().unwrap().ranks = 2,
+        &|r| r.stage1.as_mut().unwrap().checkpoint_every = 7,
+        &|r| r.cluster.lease_ms += 1,
+        &|r| r.cluster.attempts += 1,
+    ];
+    for (index, change) in without_effect.iter().enumerate() {
+        assert_eq!(hash_with(change), base.hash(), "change {index} does not touch the result");
+    }
+    let with_effect: [&dyn Fn(&mut Recipe); 12] = [
+        &|r| r.seed += 1,
+        &|r| r.shard_rows += 1,
+        &|r| r.limits.max_side -= 1,
+        &|r| r.datasets[0].name = "net".into(),
+        &|r| r.datasets[0].columns.caption = "txt".into(),
+        &|r| r.datasets.swap(0, 1),
+        &|r| r.capfilt.as_mut().unwrap().captioner = "models/blip-large".into(),
+        &|r| r.capfilt.as_mut().unwrap().sampling.top_p = 0.8,
+        &|r| r.capfilt = None,
+        &|r| r.stage1.as_mut().unwrap().semantics = Semantics::Lavis,
+        &|r| r.stage1.as_mut().unwrap().optimiser.beta2 = 0.999,
+        &|r| r.cluster.threads += 1,
+    ];
+    let mut hashes = vec![base.hash()];
+    for (index, change) in with_effect.iter().enumerate() {
+        let hash = hash_with(change);
+        assert!(!hashes.contains(&hash), "change {index} touches the result");
+        hashes.push(hash);
+    }
+    let mut lavis = base.clone();
+    lavis.stage1.as_mut().unwrap().semantics = Semantics::Lavis;
+    let three_ranks = lavis.hash();
+    lavis.stage1.as_mut().unwrap().ranks = 2;
+    assert_ne!(lavis.hash(), three_ranks, "LAVIS' means are per rank, so there the number of ranks is method");
+}
+
+/// Journals and parts in the field carry this hash: a change here orphans them, and needs a note in CHANGELOG.
+#[test]
+fn the_hash_is_stable_across_versions() {
+    assert_eq!(sound().hash(), "2cd70747a21f7c76e6625a5a5be7ad20ac8026fe20b7e4a37542b06e09abdd16");
+}
