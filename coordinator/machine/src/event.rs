@@ -1,0 +1,302 @@
+//! What may happen to a machine, and what it answers.
+
+use thiserror::Error;
+
+use crate::ids::{Epoch, Generation, Incarnation, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken};
+use crate::part::PartSummary;
+use crate::record::Record;
+use crate::shards::ShardPlan;
+use crate::training::{Checkpoint, StepLosses};
+
+/// What may happen.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A coordinator starts over this journal, which has been absorbed.
+    Start {
+        /// The time.
+        now_ms: u64,
+        /// Whether a failed run is taken up again.
+        resume: bool,
+    },
+    /// Time has passed.
+    Tick {
+        /// The time.
+        now_ms: u64,
+    },
+    /// The corpus has been cut into shards.
+    Planned {
+        /// All readable shards.
+        shards: Vec<ShardPlan>,
+        /// Files whose footer can't be read: each a shard of 0 rows.
+        unreadable: Vec<UnreadableFile>,
+    },
+    /// A chore failed, and trying again can't help.
+    ChoreFailed {
+        /// Why, in one sentence.
+        cause: String,
+    },
+    /// A chore failed, and will be tried again.
+    ChoreDelayed {
+        /// Why, in one sentence.
+        reason: String,
+    },
+    /// The manifest of all parts is in the output.
+    ManifestWritten,
+    /// A worker introduces itself.
+    Register(Registration),
+    /// A member calls.
+    Call {
+        /// Who says that it calls.
+        caller: Caller,
+        /// What it wants.
+        call: Call,
+    },
+}
+
+/// A file that can't be read, as a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableFile {
+    /// The placeholder shard.
+    pub shard: ShardPlan,
+    /// Why.
+    pub reason: String,
+}
+
+/// A worker's introduction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// For people: host name and process id.
+    pub name: String,
+    /// `cpu`, `cuda:0`.
+    pub device: String,
+    /// `host:port` of its collective.
+    pub address: String,
+    /// Digest of the secret that it is handed.
+    pub secret: SecretDigest,
+}
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The worker that it says it is.
+    pub worker: WorkerId,
+    /// Digest of the secret that it showed.
+    pub secret: SecretDigest,
+}
+
+/// How far an attempt is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardProgress {
+    /// The shard.
+    pub shard: ShardId,
+    /// The attempt.
+    pub token: ShardToken,
+    /// Rows of the shard that are through.
+    pub rows_done: u64,
+}
+
+/// What a member wants.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Call {
+    /// To stay a member and keep its leases.
+    Heartbeat {
+        /// What it works on.
+        progress: Vec<ShardProgress>,
+    },
+    /// Work.
+    Lease,
+    /// To have a shard's part accepted.
+    Commit {
+        /// The shard.
+        shard: ShardId,
+        /// The attempt.
+        token: ShardToken,
+        /// What it became.
+        part: PartSummary,
+    },
+    /// To hand a lease back.
+    Fail {
+        /// The shard.
+        shard: ShardId,
+        /// The attempt.
+        token: ShardToken,
+        /// Why.
+        reason: String,
+        /// Whether trying again can't help.
+        permanent: bool,
+    },
+    /// A place in the training world.
+    JoinWorld {
+        /// The generation that it was invited to.
+        generation: Generation,
+    },
+    /// To tell of finished steps.
+    ReportSteps {
+        /// The world.
+        token: WorldToken,
+        /// The last step's losses.
+        losses: StepLosses,
+    },
+    /// To have a checkpoint accepted.
+    CommitCheckpoint {
+        /// The world.
+        token: WorldToken,
+        /// The checkpoint.
+        checkpoint: Checkpoint,
+        /// Whether training is done with it.
+        last: bool,
+    },
+    /// To say that its world can't go on.
+    LeaveWorld {
+        /// The world.
+        token: WorldToken,
+        /// Why.
+        reason: String,
+    },
+    /// To say that it is going away.
+    Drain {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What an event makes true, and what may be said once that is durable.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// Facts, to be absorbed in order.
+    pub records: Vec<Record>,
+    /// The answer. It must not leave before the durable ones among the records are in the journal.
+    pub after_durable: Result<Answer, Refusal>,
+}
+
+impl Decision {
+    pub(crate) fn answer(answer: Answer) -> Self {
+        Decision { records: Vec::new(), after_durable: Ok(answer) }
+    }
+
+    pub(crate) fn refuse(refusal: Refusal) -> Self {
+        Decision { records: Vec::new(), after_durable: Err(refusal) }
+    }
+
+    pub(crate) fn noted(records: Vec<Record>) -> Self {
+        Decision { records, after_durable: Ok(Answer::Noted) }
+    }
+}
+
+/// A good answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// It is so; nothing more to say.
+    Noted,
+    /// To a registration.
+    Registered {
+        /// The worker's name from now on.
+        worker: WorkerId,
+        /// The coordinator's incarnation.
+        incarnation: Incarnation,
+    },
+    /// To a heartbeat.
+    Heard {
+        /// Whether the worker is to leave.
+        drain: bool,
+        /// Shards that it should stop working on.
+        revoked: Vec<ShardId>,
+        /// The world's current generation.
+        world: Option<Generation>,
+    },
+    /// To a request for work.
+    Work(Work),
+    /// To a request for a place in the world.
+    Seat(Seat),
+    /// The part or checkpoint is accepted (now, or when the same was offered before).
+    Accepted,
+    /// The part or checkpoint came too late: another one was accepted.
+    Superseded {
+        /// Why, in one sentence.
+        reason: String,
+    },
+}
+
+/// What a worker is to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Make this shard's part.
+    Shard {
+        /// The shard.
+        plan: ShardPlan,
+        /// The attempt.
+        token: ShardToken,
+    },
+    /// Join the training world.
+    World(Generation),
+    /// Nothing now: ask again.
+    Wait,
+    /// The run is over.
+    Finished(Finished),
+}
+
+/// How the run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Whether it is done.
+    pub succeeded: bool,
+    /// One sentence.
+    pub message: String,
+}
+
+/// What becomes of a worker that joins the training world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seat {
+    /// The world runs.
+    Taken {
+        /// The world.
+        token: WorldToken,
+        /// The worker's place.
+        rank: Rank,
+        /// Addresses of all ranks, in rank order.
+        addresses: Vec<String>,
+        /// Where to start from; `None`: from the beginning.
+        checkpoint: Option<Checkpoint>,
+    },
+    /// Others are missing: ask again.
+    Wait,
+    /// The run is over.
+    Finished(Finished),
+}
+
+/// Why an event changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// The worker is unknown or was given up.
+    #[error("{0} is not a member of this run (any more): register again")]
+    NotAMember(WorkerId),
+    /// The secret is not the one that registration handed out.
+    #[error("the secret is not the one that {0} was given at registration")]
+    WrongSecret(WorkerId),
+    /// The worker said that it is going away.
+    #[error("{0} is going away and gets no new work")]
+    Draining(WorkerId),
+    /// The shard is not in the plan.
+    #[error("there is no shard {0} in this run")]
+    UnknownShard(ShardId),
+    /// The attempt is not a live one of this worker.
+    #[error("attempt {epoch} at {shard} is over: drop what was made of it and ask for other work")]
+    StaleAttempt {
+        /// The shard.
+        shard: ShardId,
+        /// The attempt.
+        epoch: Epoch,
+    },
+    /// The generation is not the current one, or the worker is not in it.
+    #[error("generation {given} of the training world is over or not yours: stop its step and ask for work again")]
+    StaleWorld {
+        /// The generation that the worker believes in.
+        given: Generation,
+    },
+    /// Only rank 0 speaks for the world.
+    #[error("only rank 0 reports steps and checkpoints, this is rank {0}")]
+    NotRankZero(Rank),
+    /// The offer can't be true.
+    #[error("{0}")]
+    Malformed(String),
+}

@@ -1,0 +1,99 @@
+//! For anything that is not moving, one sentence why.
+
+use crate::machine::Machine;
+use crate::run::{End, Phase};
+use crate::training::World;
+
+impl Machine {
+    /// What is happening, or why nothing moves, in one sentence.
+    pub fn explain(&self) -> String {
+        match &self.run.end {
+            Some(End::Done) => self.explain_done(),
+            Some(End::Failed { cause }) => format!("The run failed in {}: {cause}.", self.run.phase.name()),
+            None => match (&self.run.delay, self.run.phase) {
+                (Some(reason), _) => format!("{reason}; trying again."),
+                (None, Phase::Planning) => "The corpus is being cut into shards.".into(),
+                (None, Phase::CapFilt) => self.explain_capfilt(),
+                (None, Phase::Stage1) => self.explain_stage1(),
+            },
+        }
+    }
+
+    fn explain_done(&self) -> String {
+        let totals = &self.shards.totals;
+        let given_up = match totals.quarantined {
+            0 => String::new(),
+            shards => format!(", {shards} whole shards among the quarantined"),
+        };
+        format!(
+            "The run is done: {} rows kept, {} passed, {} quarantined{given_up}.",
+            totals.rows_kept, totals.rows_passed, totals.rows_quarantined
+        )
+    }
+
+    fn explain_capfilt(&self) -> String {
+        let totals = &self.shards.totals;
+        let settled = totals.done + totals.quarantined;
+        if self.shards.settled() {
+            return format!("All {settled} shards are settled; the manifest is being written.");
+        }
+        let alive = self.members.alive();
+        if alive == 0 {
+            let left = totals.shards - settled;
+            return format!("No worker is here and {left} of {} shards are left: start a worker.", totals.shards);
+        }
+        if self.shards.pending.is_empty()
+            && let Some((shard, attempt)) = self.shards.attempts().find(|(_, held)| self.is_silent(held.worker))
+        {
+            return format!(
+                "The last shards wait for {}, which holds {} and has been silent for {} s.",
+                self.members.title(attempt.worker),
+                shard.plan.shard,
+                self.silent_ms(attempt.worker) / 1000
+            );
+        }
+        format!(
+            "CapFilt: {settled} of {} shards are settled, {} in work on {alive} workers.",
+            totals.shards,
+            self.shards.leased.len()
+        )
+    }
+
+    fn explain_stage1(&self) -> String {
+        let Some(stage1) = &self.config.stage1 else {
+            return "The journal is at stage 1, but the recipe has no stage1.".into();
+        };
+        match &self.training.world {
+            World::Absent => "Stage 1 is about to begin.".into(),
+            World::Forming { generation, joined } => {
+                let why = self.training.broken.as_ref().map_or(String::new(), |why| format!(" after {why}"));
+                let missing = stage1.ranks as usize - joined.len().min(stage1.ranks as usize);
+                let spare = self.members.alive().saturating_sub(joined.len());
+                let hope = if spare < missing { ": start workers" } else { "" };
+                format!(
+                    "Generation {generation} of the training world is forming{why}: {} of {} ranks have joined, {spare} \
+                     other workers are alive{hope}.",
+                    joined.len(),
+                    stage1.ranks
+                )
+            }
+            World::Running { token, ranks } => {
+                let silent = ranks.iter().find(|rank| self.is_silent(**rank));
+                let silent = silent.map_or(String::new(), |rank| {
+                    format!("; {} has been silent for {} s", self.members.title(*rank), self.silent_ms(*rank) / 1000)
+                });
+                format!(
+                    "Stage 1: step {} of {} on {} ranks, generation {}{silent}.",
+                    self.training.step,
+                    stage1.steps,
+                    ranks.len(),
+                    token.generation
+                )
+            }
+        }
+    }
+
+    fn silent_ms(&self, worker: crate::ids::WorkerId) -> u64 {
+        self.members.all.get(&worker).map_or(0, |member| self.now_ms.saturating_sub(member.heard_ms))
+    }
+}

@@ -1,0 +1,114 @@
+//! What must be true of every reachable state. Tests check it after every record.
+
+use std::collections::BTreeSet;
+
+use thiserror::Error;
+
+use crate::machine::Machine;
+use crate::run::{End, Phase};
+use crate::shards::{ShardState, Totals};
+use crate::training::World;
+
+/// Something that must never be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("invariant violated: {0}")]
+pub struct Violation(pub String);
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation(what())) }
+}
+
+impl Machine {
+    /// Checks all invariants; takes time in proportion to the number of shards.
+    ///
+    /// # Errors
+    /// The first one that is violated.
+    pub fn invariants(&self) -> Result<(), Violation> {
+        self.shards_are_in_one_state()?;
+        self.sums_match()?;
+        self.attempts_are_sound()?;
+        self.the_world_is_sound()?;
+        self.phases_are_sound()
+    }
+
+    fn shards_are_in_one_state(&self) -> Result<(), Violation> {
+        for (id, shard) in &self.shards.all {
+            let pending = self.shards.pending.contains(&(shard.failures, id.clone()));
+            let leased = self.shards.leased.contains(id);
+            let expected = match &shard.state {
+                ShardState::Pending => (true, false),
+                ShardState::Leased { .. } => (false, true),
+                ShardState::Done { .. } | ShardState::Quarantined { .. } => (false, false),
+            };
+            ensure((pending, leased) == expected, || format!("{id} is indexed as another state than {shard:?}"))?;
+        }
+        let (all, pending, leased) = (self.shards.all.len(), self.shards.pending.len(), self.shards.leased.len());
+        let settled = (self.shards.totals.done + self.shards.totals.quarantined) as usize;
+        ensure(pending + leased + settled == all, || format!("{pending} + {leased} + {settled} shards are not {all}"))
+    }
+
+    fn sums_match(&self) -> Result<(), Violation> {
+        let mut sums = Totals::default();
+        for shard in self.shards.all.values() {
+            sums.shards += 1;
+            sums.rows += shard.plan.rows;
+            match &shard.state {
+                ShardState::Done { part, .. } => {
+                    sums.done += 1;
+                    sums.rows_done += part.rows;
+                    sums.rows_kept += part.kept;
+                    sums.rows_passed += part.passed;
+                    sums.rows_quarantined += part.quarantined;
+                    part.check(&shard.plan.shard, shard.plan.rows).map_err(Violation)?;
+                }
+                ShardState::Quarantined { .. } => {
+                    sums.quarantined += 1;
+                    sums.rows_quarantined += shard.plan.rows;
+                }
+                ShardState::Pending | ShardState::Leased { .. } => {}
+            }
+        }
+        ensure(sums == self.shards.totals, || format!("{sums:?} is not {:?}", self.shards.totals))
+    }
+
+    fn attempts_are_sound(&self) -> Result<(), Violation> {
+        let mut epochs = BTreeSet::new();
+        for (id, shard) in &self.shards.all {
+            if let ShardState::Leased { attempts } = &shard.state {
+                ensure(!attempts.is_empty(), || format!("{id} is leased to nobody"))?;
+            }
+        }
+        for (shard, attempt) in self.shards.attempts() {
+            let (id, epoch) = (&shard.plan.shard, attempt.token.epoch);
+            ensure(epochs.insert(epoch), || format!("two attempts have epoch {epoch}"))?;
+            ensure(epoch <= self.shards.last_epoch, || format!("epoch {epoch} is beyond the last one"))?;
+            let holder = self.members.all.get(&attempt.worker).map(|member| member.state);
+            let works = holder == Some(crate::members::MemberState::Alive);
+            ensure(works, || format!("{id} is held by {}, which is {holder:?}", attempt.worker))?;
+        }
+        Ok(())
+    }
+
+    fn the_world_is_sound(&self) -> Result<(), Violation> {
+        let ranks = self.config.stage1.map_or(0, |stage1| stage1.ranks as usize);
+        match &self.training.world {
+            World::Absent => Ok(()),
+            World::Forming { joined, .. } => {
+                ensure(joined.len() < ranks, || format!("{} workers wait for a world of {ranks}", joined.len()))
+            }
+            World::Running { ranks: members, .. } => {
+                let distinct: BTreeSet<_> = members.iter().collect();
+                ensure(distinct.len() == members.len(), || "a worker has two ranks".into())?;
+                ensure(members.len() == ranks, || format!("{} ranks run a world of {ranks}", members.len()))
+            }
+        }
+    }
+
+    fn phases_are_sound(&self) -> Result<(), Violation> {
+        let training = self.run.phase == Phase::Stage1;
+        ensure(training || self.training.world == World::Absent, || "a world before stage 1".into())?;
+        ensure(!training || self.shards.settled(), || "stage 1 before all shards are settled".into())?;
+        let done = self.run.end == Some(End::Done);
+        ensure(!done || self.shards.settled(), || "done before all shards are settled".into())
+    }
+}

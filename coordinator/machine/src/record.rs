@@ -1,0 +1,220 @@
+//! The facts that make up a run's history.
+//!
+//! Their names and fields are the journal's format: they are added to, never renamed or given another meaning.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Epoch, Generation, Incarnation, SecretDigest, ShardId, WorkerId};
+use crate::part::PartSummary;
+use crate::shards::ShardPlan;
+use crate::training::StepLosses;
+
+/// One fact. Times are milliseconds of the coordinator's clock.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Record {
+    /// A coordinator took this journal over. Members count as heard now, leases and memberships get a full term.
+    CoordinatorStarted {
+        /// Its incarnation.
+        incarnation: Incarnation,
+        /// When.
+        at_ms: u64,
+        /// The end of every live lease's term.
+        until_ms: u64,
+    },
+    /// The corpus was cut into shards.
+    Planned {
+        /// All of them.
+        shards: Vec<ShardPlan>,
+    },
+    /// A worker became a member.
+    WorkerRegistered {
+        /// Its name from now on.
+        worker: WorkerId,
+        /// For people: host name and process id.
+        name: String,
+        /// `cpu`, `cuda:0`.
+        device: String,
+        /// `host:port` of its collective.
+        address: String,
+        /// Digest of its secret.
+        secret: SecretDigest,
+        /// When.
+        at_ms: u64,
+    },
+    /// A worker said that it is going away; it gets no new work.
+    WorkerDraining {
+        /// The worker.
+        worker: WorkerId,
+        /// Why, in its words.
+        reason: String,
+    },
+    /// A worker was silent for too long; it is no longer a member.
+    WorkerLost {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// An attempt at a shard began.
+    LeaseGranted {
+        /// The shard.
+        shard: ShardId,
+        /// The attempt.
+        epoch: Epoch,
+        /// Who granted it.
+        incarnation: Incarnation,
+        /// Who makes it.
+        worker: WorkerId,
+        /// When the lease ends unless the worker is heard.
+        until_ms: u64,
+    },
+    /// An attempt ended because its worker was lost. It counts as a failed one.
+    LeaseExpired {
+        /// The shard.
+        shard: ShardId,
+        /// The attempt.
+        epoch: Epoch,
+    },
+    /// An attempt ended because its worker is going away. It doesn't count.
+    LeaseReturned {
+        /// The shard.
+        shard: ShardId,
+        /// The attempt.
+        epoch: Epoch,
+    },
+    /// An attempt ended without a part.
+    AttemptFailed {
+        /// The shard.
+        shard: ShardId,
+        /// The attempt.
+        epoch: Epoch,
+        /// Why, in the worker's words.
+        reason: String,
+    },
+    /// A shard's part was accepted; all attempts at it ended.
+    ShardCommitted {
+        /// The shard.
+        shard: ShardId,
+        /// The attempt that made it.
+        epoch: Epoch,
+        /// What it became.
+        part: PartSummary,
+    },
+    /// A shard was given up: all its rows count as quarantined; all attempts at it ended.
+    ShardQuarantined {
+        /// The shard.
+        shard: ShardId,
+        /// Why.
+        reason: String,
+    },
+    /// The manifest of all parts is in the output.
+    ManifestWritten,
+    /// A training world is forming.
+    Stage1Started {
+        /// Its first generation.
+        generation: Generation,
+    },
+    /// A worker waits in the forming world.
+    WorldJoined {
+        /// The world's generation.
+        generation: Generation,
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A worker left the forming world.
+    WorldLeft {
+        /// The world's generation.
+        generation: Generation,
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// The world runs.
+    WorldFormed {
+        /// Its generation.
+        generation: Generation,
+        /// Who formed it.
+        incarnation: Incarnation,
+        /// The workers, in rank order.
+        ranks: Vec<WorkerId>,
+    },
+    /// The world lost a rank: this generation is over, the next one is forming.
+    WorldBroken {
+        /// The generation that is over.
+        generation: Generation,
+        /// Why.
+        reason: String,
+        /// How many generations in a row have now ended before they got any further than those before.
+        fruitless: u32,
+    },
+    /// A checkpoint was accepted: training resumes from it.
+    CheckpointAccepted {
+        /// The generation that made it.
+        generation: Generation,
+        /// Its step.
+        step: u64,
+        /// Its folder relative to the output.
+        path: String,
+        /// Digest of its contents.
+        digest: String,
+        /// Whether training is done with it.
+        last: bool,
+    },
+    /// The run is done.
+    RunFinished,
+    /// The run has failed.
+    RunFailed {
+        /// Why, in one sentence.
+        cause: String,
+    },
+    /// A failed run is taken up again where it failed.
+    RunResumed,
+
+    /// Not journalled: it is later now.
+    TimePassed {
+        /// The time.
+        now_ms: u64,
+    },
+    /// Not journalled: a worker was heard; its leases are renewed.
+    WorkerHeard {
+        /// The worker.
+        worker: WorkerId,
+        /// When.
+        at_ms: u64,
+        /// The end of its leases' new term.
+        until_ms: u64,
+    },
+    /// Not journalled: how far an attempt is.
+    ShardProgressed {
+        /// The shard.
+        shard: ShardId,
+        /// The attempt.
+        epoch: Epoch,
+        /// Rows of the shard that are through.
+        rows_done: u64,
+    },
+    /// Not journalled: training got this far.
+    StepsReported {
+        /// The generation that trains.
+        generation: Generation,
+        /// The last step's losses.
+        losses: StepLosses,
+    },
+    /// Not journalled: a chore of the coordinator fails for now and is tried again.
+    ChoreDelayed {
+        /// Why, in one sentence.
+        reason: String,
+    },
+}
+
+impl Record {
+    /// Whether the record belongs in the journal.
+    pub fn is_durable(&self) -> bool {
+        !matches!(
+            self,
+            Record::TimePassed { .. }
+                | Record::WorkerHeard { .. }
+                | Record::ShardProgressed { .. }
+                | Record::StepsReported { .. }
+                | Record::ChoreDelayed { .. }
+        )
+    }
+}

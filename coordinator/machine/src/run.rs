@@ -1,0 +1,66 @@
+//! The run: its phases, and what the coordinator itself has to do in them.
+
+use crate::event::Finished;
+
+/// What the run is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// The corpus is cut into shards.
+    #[default]
+    Planning,
+    /// Workers make parts of shards.
+    CapFilt,
+    /// Workers train.
+    Stage1,
+}
+
+impl Phase {
+    /// `planning`, `capfilt`, `stage1`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Planning => "planning",
+            Phase::CapFilt => "capfilt",
+            Phase::Stage1 => "stage1",
+        }
+    }
+}
+
+/// How the run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// All phases are done.
+    Done,
+    /// It can't go on.
+    Failed {
+        /// Why, in one sentence.
+        cause: String,
+    },
+}
+
+/// What the coordinator has to do now, beside answering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chore {
+    /// Cut the corpus into shards and tell with `Event::Planned`.
+    Plan,
+    /// Write the manifest of all settled shards and tell with `Event::ManifestWritten`.
+    WriteManifest,
+}
+
+/// The run's state.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Run {
+    pub phase: Phase,
+    pub end: Option<End>,
+    /// Why a chore has to be tried again.
+    pub delay: Option<String>,
+}
+
+impl Run {
+    /// What a worker hears when the run is over.
+    pub fn finished(&self) -> Option<Finished> {
+        match self.end.as_ref()? {
+            End::Done => Some(Finished { succeeded: true, message: "the run is done".into() }),
+            End::Failed { cause } => Some(Finished { succeeded: false, message: format!("the run failed: {cause}") }),
+        }
+    }
+}

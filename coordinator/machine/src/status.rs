@@ -1,0 +1,162 @@
+//! What a run looks like, as plain values.
+
+use crate::event::Finished;
+use crate::ids::{Generation, Incarnation, ShardId, WorkerId};
+use crate::machine::Machine;
+use crate::members::Member;
+use crate::shards::{ShardState, Totals};
+use crate::training::{Checkpoint, StepLosses, World};
+
+/// Members that are lost are listed up to this number, and quarantined shards too: they are counted anyway.
+const LISTED_AT_MOST: usize = 256;
+
+/// A run at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Status {
+    /// `planning`, `capfilt`, `stage1`, `done`, `failed`.
+    pub phase: &'static str,
+    /// How it ended.
+    pub finished: Option<Finished>,
+    /// One sentence: what is happening, or why nothing moves.
+    pub explanation: String,
+    /// Sums over all shards.
+    pub totals: Totals,
+    /// Shards that wait for a worker.
+    pub shards_pending: u64,
+    /// Shards that are worked on.
+    pub shards_leased: u64,
+    /// Rows that live attempts are through with.
+    pub rows_in_flight: u64,
+    /// Training steps done.
+    pub step: u64,
+    /// Training steps of the recipe.
+    pub steps: u64,
+    /// The last reported step's losses.
+    pub losses: Option<StepLosses>,
+    /// All members, and the last of those that were lost.
+    pub workers: Vec<WorkerStatus>,
+    /// The coordinator's incarnation.
+    pub incarnation: Incarnation,
+    /// The training world's current generation.
+    pub world: Option<Generation>,
+    /// The last accepted checkpoint.
+    pub checkpoint: Option<Checkpoint>,
+    /// The first shards that were given up.
+    pub quarantined: Vec<ShardFailure>,
+}
+
+/// A worker at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// Its id.
+    pub worker: WorkerId,
+    /// For people.
+    pub name: String,
+    /// `cpu`, `cuda:0`.
+    pub device: String,
+    /// `alive`, `draining`, `lost`.
+    pub state: &'static str,
+    /// What it works on; empty: nothing.
+    pub doing: String,
+    /// For how long it has been silent.
+    pub silent_ms: u64,
+}
+
+/// A shard that was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardFailure {
+    /// The shard.
+    pub shard: ShardId,
+    /// Why.
+    pub reason: String,
+    /// Its rows.
+    pub rows: u64,
+}
+
+impl Machine {
+    /// What the run looks like now.
+    pub fn status(&self) -> Status {
+        let finished = self.run.finished();
+        let phase = match &finished {
+            Some(Finished { succeeded: true, .. }) => "done",
+            Some(_) => "failed",
+            None => self.run.phase.name(),
+        };
+        Status {
+            phase,
+            explanation: self.explain(),
+            totals: self.shards.totals,
+            shards_pending: self.shards.pending.len() as u64,
+            shards_leased: self.shards.leased.len() as u64,
+            rows_in_flight: self.rows_in_flight(),
+            step: self.training.step,
+            steps: self.config.stage1.map_or(0, |stage1| stage1.steps),
+            losses: self.training.losses,
+            workers: self.worker_list(),
+            incarnation: self.incarnation,
+            world: self.training.world.generation(),
+            checkpoint: self.training.checkpoint.clone(),
+            quarantined: self.quarantined_list(),
+            finished,
+        }
+    }
+
+    /// Rows that live attempts are through with; of two attempts at a shard the further one counts.
+    fn rows_in_flight(&self) -> u64 {
+        let furthest = |id: &ShardId| match &self.shards.all[id].state {
+            ShardState::Leased { attempts } => attempts.iter().map(|attempt| attempt.rows_done).max().unwrap_or(0),
+            _ => 0,
+        };
+        self.shards.leased.iter().map(furthest).sum()
+    }
+
+    fn worker_list(&self) -> Vec<WorkerStatus> {
+        use crate::members::MemberState::Lost;
+        let lost = self.members.all.values().filter(|member| member.state == Lost).count();
+        let mut hidden = lost.saturating_sub(LISTED_AT_MOST);
+        let mut listed = |member: &Member| {
+            let hide = member.state == Lost && hidden > 0;
+            hidden -= usize::from(hide);
+            !hide
+        };
+        let members = self.members.all.iter().filter(|(_, member)| listed(member));
+        let show = |(worker, member): (&WorkerId, &Member)| WorkerStatus {
+            worker: *worker,
+            name: member.name.clone(),
+            device: member.device.clone(),
+            state: member.state.name(),
+            doing: self.doing(*worker),
+            silent_ms: self.now_ms.saturating_sub(member.heard_ms),
+        };
+        members.map(show).collect()
+    }
+
+    fn doing(&self, worker: WorkerId) -> String {
+        if self.run.end.is_some() {
+            return String::new();
+        }
+        if let Some(rank) = self.training.world.rank(worker) {
+            return format!("stage 1, rank {rank}");
+        }
+        if let World::Forming { joined, .. } = &self.training.world
+            && joined.contains(&worker)
+        {
+            return "waiting for the training world".into();
+        }
+        let held = self.shards.attempts().find(|(_, attempt)| attempt.worker == worker);
+        held.map_or(String::new(), |(shard, _)| format!("capfilt {}", shard.plan.shard))
+    }
+
+    fn quarantined_list(&self) -> Vec<ShardFailure> {
+        if self.shards.totals.quarantined == 0 {
+            return Vec::new();
+        }
+        let failure = |shard: &crate::shards::Shard| match &shard.state {
+            ShardState::Quarantined { reason } => {
+                Some(ShardFailure { shard: shard.plan.shard.clone(), reason: reason.clone(), rows: shard.plan.rows })
+            }
+            _ => None,
+        };
+        self.shards.all.values().filter_map(failure).take(LISTED_AT_MOST).collect()
+    }
+}
