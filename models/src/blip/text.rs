@@ -1,0 +1,195 @@
+//! BLIP's text decoder: BERT with causal self-attention and cross-attention to the image in every layer.
+//! `modeling_blip_text.py` of transformers; field names are the checkpoint's.
+
+use tch::{Kind, Tensor};
+
+use super::BlipTextConfig;
+use crate::generate::{KvCache, StepDecoder};
+use crate::layers::{Activation, Embedding, LayerNorm, Linear, Mask, Mlp, attention, merge_heads, split_heads};
+use crate::pre_norm::split_qkv;
+use crate::weights::{Scope, WeightsError};
+
+/// `BlipTextLMHeadModel`.
+pub struct TextDecoder {
+    words: Embedding,
+    positions: Embedding,
+    norm: LayerNorm,
+    layers: Vec<TextLayer>,
+    head: Head,
+}
+
+/// A layer's cross-attention keys and values, `[B, H, N, D]`: one of each per image, whatever the number of captions.
+pub type ImageKeys = Vec<(Tensor, Tensor)>;
+
+struct TextLayer {
+    attention_qkv: Linear,
+    attention_output: Linear,
+    attention_norm: LayerNorm,
+    cross_query: Linear,
+    cross_key: Linear,
+    cross_value: Linear,
+    cross_output: Linear,
+    cross_norm: LayerNorm,
+    mlp: Mlp,
+    output_norm: LayerNorm,
+    heads: i64,
+}
+
+/// `cls.predictions`, whose decoder is tied to the word embedding.
+struct Head {
+    dense: Linear,
+    activation: Activation,
+    norm: LayerNorm,
+    decoder: Linear,
+}
+
+impl TextDecoder {
+    pub(super) fn load(scope: &Scope, config: &BlipTextConfig, image_width: i64) -> Result<Self, WeightsError> {
+        let (width, eps) = (config.hidden_size, config.layer_norm_eps);
+        let embeddings = scope.sub("bert.embeddings");
+        let words = Embedding::load(&embeddings.sub("word_embeddings"), config.vocab_size, width)?;
+        let positions = Embedding::load(&embeddings.sub("position_embeddings"), config.max_position_embeddings, width)?;
+        let norm = LayerNorm::load(&embeddings.sub("LayerNorm"), width, eps)?;
+        let layer = |index| TextLayer::load(&scope.item("bert.encoder.layer", index), config, image_width);
+        let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?;
+        let head = Head::load(&scope.sub("cls.predictions"), config, &words)?;
+        Ok(TextDecoder { words, positions, norm, layers, head })
+    }
+
+    /// Keys and values of every layer for `image_states [B, N, D]`.
+    pub fn image_keys(&self, image_states: &Tensor) -> ImageKeys {
+        self.layers.iter().map(|layer| layer.image_keys(image_states)).collect()
+    }
+
+    /// `ids` and `mask` `[B, L]` -> logits `[B, L, vocab]`; padding is hidden, and so is what follows a token.
+    pub fn teacher_forced(&self, images: &ImageKeys, ids: &Tensor, mask: &Tensor) -> Tensor {
+        let length = ids.size()[1];
+        let causal = Tensor::ones([length, length], (Kind::Bool, ids.device())).tril(0);
+        let visible = causal.logical_and(&mask.to_kind(Kind::Bool).unsqueeze(1).unsqueeze(1)); // [B, 1, L, L]
+        let mut x = self.embed(ids, 0);
+        for (layer, image) in self.layers.iter().zip(images) {
+            x = layer.forward(&x, image, Mask::Given(&visible), None);
+        }
+        self.head.forward(&x)
+    }
+
+    /// `ids [lanes, L]` at the positions from `start` on -> `[lanes, L, W]`
+    fn embed(&self, ids: &Tensor, start: i64) -> Tensor {
+        let positions = self.positions.weight.narrow(0, start, ids.size()[1]);
+        self.norm.forward(&(self.words.forward(ids) + positions))
+    }
+}
+
+impl TextLayer {
+    fn load(scope: &Scope, config: &BlipTextConfig, image_width: i64) -> Result<Self, WeightsError> {
+        let (width, eps) = (config.hidden_size, config.layer_norm_eps);
+        let own = scope.sub("attention");
+        let cross = scope.sub("crossattention");
+        let linear = |scope: &Scope, name: &str, inputs| Linear::load(&scope.sub(name), inputs, width);
+        let norm = |scope: &Scope| LayerNorm::load(&scope.sub("output.LayerNorm"), width, eps);
+        Ok(TextLayer {
+            attention_qkv: Linear::stacked(&[
+                linear(&own, "self.query", width)?,
+                linear(&own, "self.key", width)?,
+                linear(&own, "self.value", width)?,
+            ]),
+            attention_output: linear(&own, "output.dense", width)?,
+            attention_norm: norm(&own)?,
+            cross_query: linear(&cross, "self.query", width)?,
+            cross_key: linear(&cross, "self.key", image_width)?,
+            cross_value: linear(&cross, "self.value", image_width)?,
+            cross_output: linear(&cross, "output.dense", width)?,
+            cross_norm: norm(&cross)?,
+            mlp: Mlp::load(
+                &scope.sub("intermediate.dense"),
+                &scope.sub("output.dense"),
+                width,
+                config.intermediate_size,
+                config.hidden_act,
+            )?,
+            output_norm: norm(scope)?,
+            heads: config.num_attention_heads,
+        })
+    }
+
+    fn image_keys(&self, image_states: &Tensor) -> (Tensor, Tensor) {
+        let heads = |linear: &Linear| split_heads(&linear.forward(image_states), self.heads).contiguous();
+        (heads(&self.cross_key), heads(&self.cross_value))
+    }
+
+    /// `x [lanes, L, W]`, image keys `[B, H, N, D]` with `lanes` a multiple of `B` -> `[lanes, L, W]`
+    fn forward(&self, x: &Tensor, image: &(Tensor, Tensor), mask: Mask, cache: Option<&mut KvCache>) -> Tensor {
+        let (q, k, v) = split_qkv(&self.attention_qkv.forward(x), self.heads);
+        let (k, v) = match cache {
+            Some(cache) => cache.append(&k, &v),
+            None => (k, v),
+        };
+        let attended = self.attention_output.forward(&merge_heads(&attention(&q, &k, &v, mask, None)));
+        let x = self.attention_norm.forward(&(attended + x));
+        let x = self.cross_norm.forward(&(self.cross_output.forward(&self.look(&x, image)) + &x));
+        self.output_norm.forward(&(self.mlp.forward(&x) + &x))
+    }
+
+    /// Cross-attention: the lanes of an image are further queries of its one set of keys.
+    fn look(&self, x: &Tensor, (keys, values): &(Tensor, Tensor)) -> Tensor {
+        let (lanes, length, width) = x.size3().expect("[lanes, L, W]");
+        let images = keys.size()[0];
+        let queries = self.cross_query.forward(x).view([images, lanes / images * length, width]);
+        let seen = attention(&split_heads(&queries, self.heads), keys, values, Mask::None, None);
+        merge_heads(&seen).view([lanes, length, width])
+    }
+}
+
+impl Head {
+    fn load(scope: &Scope, config: &BlipTextConfig, words: &Embedding) -> Result<Self, WeightsError> {
+        let transform = scope.sub("transform");
+        let dense = Linear::load(&transform.sub("dense"), config.hidden_size, config.hidden_size)?;
+        let norm = LayerNorm::load(&transform.sub("LayerNorm"), config.hidden_size, config.layer_norm_eps)?;
+        let bias = scope.tensor("bias", &[config.vocab_size])?;
+        scope.tied("decoder.weight", "word_embeddings.weight", &words.weight)?;
+        scope.tied("decoder.bias", "cls.predictions.bias", &bias)?;
+        let decoder = Linear { weight: words.weight.shallow_clone(), bias: Some(bias) };
+        Ok(Head { dense, activation: config.hidden_act, norm, decoder })
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.decoder.forward(&self.norm.forward(&self.activation.forward(&self.dense.forward(x))))
+    }
+}
+
+/// A batch of captions in the making.
+pub struct BlipDecoder<'a> {
+    model: &'a TextDecoder,
+    images: ImageKeys,
+    caches: Vec<KvCache>,
+}
+
+impl<'a> BlipDecoder<'a> {
+    /// Begins captions of up to `capacity` tokens for `image_states [B, N, D]`, one lane each.
+    pub fn new(model: &'a TextDecoder, image_states: &Tensor, capacity: i64) -> Self {
+        let caches = model.layers.iter().map(|_| KvCache::new(capacity)).collect();
+        BlipDecoder { model, images: model.image_keys(image_states), caches }
+    }
+}
+
+impl StepDecoder for BlipDecoder<'_> {
+    fn step(&mut self, ids: &Tensor) -> Tensor {
+        let (lanes, length) = ids.size2().expect("ids [lanes, L]");
+        let fed = self.caches[0].length();
+        assert!(fed == 0 || length == 1, "after the prompt, one token at a time");
+        let mask = if length > 1 { Mask::Causal } else { Mask::None };
+        let mut x = self.model.embed(ids, fed);
+        for ((layer, image), cache) in self.model.layers.iter().zip(&self.images).zip(&mut self.caches) {
+            x = layer.forward(&x, image, mask, Some(cache));
+        }
+        self.model.head.forward(&x.narrow(1, length - 1, 1)).view([lanes, -1])
+    }
+
+    fn fork(&mut self, copies: i64) {
+        self.caches.iter_mut().for_each(|cache| cache.fork(copies));
+    }
+
+    fn reorder(&mut self, lanes: &Tensor) {
+        self.caches.iter_mut().for_each(|cache| cache.reorder(lanes));
+    }
+}
