@@ -1,7 +1,25 @@
 //! Parquet in and out, shard plan, row reader, sample order, images, and the toy world.
+//!
+//! - [`store`]: folders behind paths and URLs.
+//! - [`plan`]: which shards a data set has, from its files' footers alone.
+//! - [`reader`]: a shard's rows as a stream.
+//! - [`order`]: which sample is trained on when.
+//! - `images`: decode, resize, transform (crate feature `images`).
+//! - [`toy`]: a world whose correct captions are known.
 
+mod columns;
+#[cfg(feature = "images")]
+pub mod images;
 mod keyed;
+mod local;
+pub mod order;
+mod parquet_file;
+pub mod plan;
+pub mod reader;
 mod rows;
+pub mod store;
+pub mod toy;
 
+pub use columns::ColumnError;
 pub use keyed::{Keyed, Purpose};
 pub use rows::{RowId, ShardId, ShardSpec};

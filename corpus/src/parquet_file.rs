@@ -1,0 +1,81 @@
+//! A parquet file in an object store, read by ranges: its end first, then only what is asked for.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+
+/// Bytes of the file's end that are fetched at once: most footers and page indices fit.
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// A parquet file whose end has been fetched.
+#[derive(Debug, Clone)]
+pub(crate) struct ParquetFile {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+    tail: Bytes,
+}
+
+impl ParquetFile {
+    /// Opens the file of `size` bytes at `path` by fetching its end.
+    pub async fn open(store: Arc<dyn ObjectStore>, path: Path, size: u64) -> object_store::Result<Self> {
+        let tail = match size {
+            0 => Bytes::new(),
+            size => store.get_range(&path, size.saturating_sub(TAIL_BYTES)..size).await?,
+        };
+        Ok(ParquetFile { store, path, size, tail })
+    }
+
+    fn in_tail(&self, range: &Range<u64>) -> Option<Bytes> {
+        let tail_start = self.size - self.tail.len() as u64;
+        (range.start >= tail_start && range.end <= self.size && range.start <= range.end)
+            .then(|| self.tail.slice((range.start - tail_start) as usize..(range.end - tail_start) as usize))
+    }
+}
+
+fn external(error: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+impl AsyncFileReader for ParquetFile {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
+        async move {
+            match self.in_tail(&range) {
+                Some(bytes) => Ok(bytes),
+                None => self.store.get_range(&self.path, range).await.map_err(external),
+            }
+        }
+        .boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
+        async move {
+            if let Some(bytes) = ranges.iter().map(|range| self.in_tail(range)).collect() {
+                return Ok(bytes);
+            }
+            self.store.get_ranges(&self.path, &ranges).await.map_err(external)
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
+        async move {
+            let size = self.size;
+            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
+            Ok(Arc::new(reader.load_and_finish(self, size).await?))
+        }
+        .boxed()
+    }
+}

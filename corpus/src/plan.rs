@@ -1,0 +1,233 @@
+//! The shard plan: which row ranges a data set is milled in, from its files' footers alone.
+//!
+//! Files are taken in the order of their names, at any depth. A shard is a run of whole row groups of one file that
+//! holds `shard_rows` rows at most; a row group that is larger is cut into pieces of its own. A file that can't be
+//! read is reported and keeps its place in the numbering, so that mending it changes no other shard's name.
+
+use futures::{StreamExt, TryStreamExt, stream};
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::file::metadata::ParquetMetaData;
+use quern_recipes::Dataset;
+
+use crate::columns::{self, ColumnError};
+use crate::parquet_file::ParquetFile;
+use crate::rows::{ShardId, ShardSpec};
+use crate::store::{self, Folder, StoreError};
+
+/// Footers that are read at a time.
+const CONCURRENT_FOOTERS: usize = 16;
+
+/// Files per data set, rows per file: what a [`ShardId`]'s digits hold, so that order of names is shard order.
+const MAX_FILES: usize = 100_000;
+const MAX_ROWS: u64 = 1_000_000_000;
+
+/// What a data set is milled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetPlan {
+    /// The shards, in the order of their names.
+    pub shards: Vec<ShardSpec>,
+    /// The files that can't be read, in the order of their names.
+    pub unreadable: Vec<UnreadableFile>,
+}
+
+/// A file that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableFile {
+    /// The shard that stands for the file: the name of its first one, with 0 rows.
+    pub shard: ShardSpec,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why a data set has no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The folder can't be opened or listed.
+    #[error("data set `{dataset}`: {source}")]
+    Store {
+        /// The data set's name.
+        dataset: String,
+        /// What the store said.
+        #[source]
+        source: StoreError,
+    },
+    /// No parquet file.
+    #[error("data set `{dataset}`: no *.parquet file under {url}; check `path`")]
+    NoFiles {
+        /// The data set's name.
+        dataset: String,
+        /// Its folder.
+        url: String,
+    },
+    /// More files than shard names can count.
+    #[error("data set `{dataset}`: {files} files under {url}, but at most {MAX_FILES} are counted; split the data set")]
+    TooManyFiles {
+        /// The data set's name.
+        dataset: String,
+        /// Its folder.
+        url: String,
+        /// How many there are.
+        files: usize,
+    },
+    /// Not one file has the columns that the recipe names.
+    #[error("data set `{dataset}`: {url}: {source}")]
+    Columns {
+        /// The data set's name.
+        dataset: String,
+        /// The first file without them.
+        url: String,
+        /// Which one, and what there is.
+        #[source]
+        source: ColumnError,
+    },
+}
+
+/// Plans a data set's shards of `shard_rows` rows at most, reading nothing but listings and footers.
+///
+/// # Errors
+/// When the folder can't be listed or has no parquet file, or when no file has the recipe's columns. A file that
+/// can't be read is no error: see [`DatasetPlan::unreadable`].
+///
+/// # Panics
+/// If `shard_rows` is 0.
+pub async fn plan_dataset(dataset: &Dataset, shard_rows: u64) -> Result<DatasetPlan, PlanError> {
+    let store_error = |source| PlanError::Store { dataset: dataset.name.clone(), source };
+    let folder = store::open(&dataset.path).map_err(store_error)?;
+    plan_folder(&folder, dataset, shard_rows).await
+}
+
+/// As [`plan_dataset`], on a folder that is open already; the data set's `path` is not looked at.
+///
+/// # Errors
+/// As [`plan_dataset`].
+pub async fn plan_folder(folder: &Folder, dataset: &Dataset, shard_rows: u64) -> Result<DatasetPlan, PlanError> {
+    assert!(shard_rows > 0, "a shard has at least one row");
+    let files = parquet_files(folder, dataset).await?;
+    let footers: Vec<_> = stream::iter(files)
+        .map(|(file, size)| async move {
+            let footer = read_footer(folder, dataset, &file, size).await;
+            (file, footer)
+        })
+        .buffered(CONCURRENT_FOOTERS)
+        .collect()
+        .await;
+    refuse_foreign_columns(folder, dataset, &footers)?;
+
+    let mut plan = DatasetPlan { shards: Vec::new(), unreadable: Vec::new() };
+    for (index, (file, footer)) in footers.into_iter().enumerate() {
+        let spec = |row_start, rows| ShardSpec {
+            shard: ShardId(format!("{}-{index:05}-{row_start:09}", dataset.name)),
+            dataset: dataset.name.clone(),
+            file: file.clone(),
+            row_start,
+            rows,
+        };
+        match footer {
+            Ok(groups) => {
+                plan.shards.extend(cut(&groups, shard_rows).into_iter().map(|(start, rows)| spec(start, rows)))
+            }
+            Err(reason) => plan.unreadable.push(UnreadableFile { shard: spec(0, 0), reason: reason.to_string() }),
+        }
+    }
+    Ok(plan)
+}
+
+/// All parquet files of the data set and their sizes, sorted.
+async fn parquet_files(folder: &Folder, dataset: &Dataset) -> Result<Vec<(String, u64)>, PlanError> {
+    let listed = folder.list_sizes("").await;
+    let mut files = listed.map_err(|source| PlanError::Store { dataset: dataset.name.clone(), source })?;
+    files.retain(|(file, _)| file.ends_with(".parquet"));
+    let (dataset, url) = (dataset.name.clone(), folder.url.clone());
+    match files.len() {
+        0 => Err(PlanError::NoFiles { dataset, url }),
+        count if count > MAX_FILES => Err(PlanError::TooManyFiles { dataset, url, files: count }),
+        _ => Ok(files),
+    }
+}
+
+/// Why a file is left out of the plan.
+#[derive(Debug, thiserror::Error)]
+enum FooterError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot be read: {0}")]
+    Fetch(#[from] object_store::Error),
+    #[error("not a readable parquet file: {0}")]
+    Parquet(#[from] parquet::errors::ParquetError),
+    #[error("{0} rows, but at most {MAX_ROWS} are counted per file; split the file")]
+    TooManyRows(u64),
+    #[error(transparent)]
+    Columns(#[from] ColumnError),
+}
+
+/// The row count of each of a file's row groups.
+async fn read_footer(folder: &Folder, dataset: &Dataset, file: &str, size: u64) -> Result<Vec<u64>, FooterError> {
+    let path = folder.path_of(file)?;
+    let mut parquet = ParquetFile::open(folder.store.clone(), path, size).await?;
+    let metadata = parquet.get_metadata(None).await?;
+    columns::find(metadata.file_metadata().schema_descr(), &dataset.columns)?;
+    let groups = row_groups(&metadata);
+    let rows = groups.iter().sum();
+    if rows > MAX_ROWS { Err(FooterError::TooManyRows(rows)) } else { Ok(groups) }
+}
+
+/// The row count of each row group.
+pub(crate) fn row_groups(metadata: &ParquetMetaData) -> Vec<u64> {
+    metadata.row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).collect()
+}
+
+/// One file without the columns may be a stray; if every file that is parquet lacks them, the recipe is wrong.
+fn refuse_foreign_columns(
+    folder: &Folder,
+    dataset: &Dataset,
+    footers: &[(String, Result<Vec<u64>, FooterError>)],
+) -> Result<(), PlanError> {
+    if footers.iter().any(|(_, footer)| footer.is_ok()) {
+        return Ok(());
+    }
+    for (file, footer) in footers {
+        if let Err(FooterError::Columns(source)) = footer {
+            return Err(PlanError::Columns {
+                dataset: dataset.name.clone(),
+                url: folder.url_of(file),
+                source: source.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Cuts a file into (first row, rows), given the row counts of its row groups.
+fn cut(groups: &[u64], shard_rows: u64) -> Vec<(u64, u64)> {
+    let mut shards = Vec::new();
+    let (mut start, mut rows) = (0, 0);
+    for &group in groups {
+        if rows > 0 && rows + group > shard_rows {
+            shards.push((start, rows));
+            (start, rows) = (start + rows, 0);
+        }
+        rows += group;
+        if group > shard_rows {
+            while rows > 0 {
+                let piece = rows.min(shard_rows);
+                shards.push((start, piece));
+                (start, rows) = (start + piece, rows - piece);
+            }
+        }
+    }
+    if rows > 0 {
+        shards.push((start, rows));
+    }
+    shards
+}
+
+/// Plans several data sets, in the recipe's order.
+///
+/// # Errors
+/// The first data set's that has no plan.
+pub async fn plan_datasets(datasets: &[Dataset], shard_rows: u64) -> Result<Vec<DatasetPlan>, PlanError> {
+    stream::iter(datasets).then(|dataset| plan_dataset(dataset, shard_rows)).try_collect().await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,353 @@
+//! Folders behind paths and URLs: the local file system, S3, Google Cloud Storage, Azure, HTTP.
+//!
+//! Credentials and endpoints come from the standard environment variables (`AWS_*`, `GOOGLE_*`, `AZURE_*`), as
+//! `object_store` reads them. Local writes are atomic and durable, and a killed writer leaves no stray file.
+
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::http::HttpBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload};
+use url::Url;
+
+use crate::local;
+
+/// What went wrong with a location, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The text names no location that can be opened.
+    #[error("{url}: {reason}. Give a path, or a file://, s3://, gs://, az:// or http(s):// URL")]
+    Location {
+        /// The path or URL as given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nothing is there.
+    #[error("{url} does not exist; check the path or URL")]
+    NotFound {
+        /// The object's URL.
+        url: String,
+    },
+    /// The store refused.
+    #[error(
+        "cannot {action} {url}: permission denied; check the file's mode, or the credentials in the environment \
+         (AWS_*, GOOGLE_*, AZURE_*)"
+    )]
+    Denied {
+        /// What was tried.
+        action: &'static str,
+        /// The object's URL.
+        url: String,
+        /// The store's own error.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The disk is full.
+    #[error("cannot write {url}: no space left on the device; free some and start again")]
+    NoSpace {
+        /// The object's URL.
+        url: String,
+    },
+    /// Anything else; the cause is the store's own error.
+    #[error("cannot {action} {url}: {source}")]
+    Failed {
+        /// What was tried.
+        action: &'static str,
+        /// The object's URL.
+        url: String,
+        /// The store's own error.
+        #[source]
+        source: object_store::Error,
+    },
+}
+
+impl StoreError {
+    fn new(action: &'static str, url: String, source: object_store::Error) -> Self {
+        match source {
+            object_store::Error::NotFound { .. } => StoreError::NotFound { url },
+            source @ (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }) => {
+                StoreError::Denied { action, url, source }
+            }
+            source => match io_kind(&source) {
+                Some(io::ErrorKind::StorageFull) => StoreError::NoSpace { url },
+                Some(io::ErrorKind::NotFound) => StoreError::NotFound { url },
+                Some(io::ErrorKind::PermissionDenied) => StoreError::Denied { action, url, source },
+                _ => StoreError::Failed { action, url, source },
+            },
+        }
+    }
+}
+
+/// The kind of the I/O error among an error's causes.
+fn io_kind(error: &object_store::Error) -> Option<io::ErrorKind> {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(io.kind());
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// A folder in an object store. Names below it are relative and `/`-separated.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// The folder in it.
+    pub prefix: Path,
+    /// The folder as people write it, without a closing slash.
+    pub url: String,
+    local: Option<Arc<LocalFileSystem>>,
+}
+
+/// Opens the folder at a path or URL; nothing is read or made yet.
+///
+/// # Errors
+/// [`StoreError::Location`] for text that names no location, or whose store can't be set up from the environment.
+pub fn open(url_or_path: &str) -> Result<Folder, StoreError> {
+    let location = |reason: String| StoreError::Location { url: url_or_path.into(), reason };
+    if url_or_path.trim().is_empty() {
+        return Err(location("an empty path".into()));
+    }
+    if !url_or_path.contains("://") {
+        return open_local(std::path::Path::new(url_or_path), url_or_path);
+    }
+    let url = Url::parse(url_or_path).map_err(|error| location(error.to_string()))?;
+    if url.scheme() == "file" {
+        let path = url.to_file_path().map_err(|()| location("a file URL is file:///an/absolute/path".into()))?;
+        return open_local(&path, url_or_path);
+    }
+    let (scheme, prefix) = ObjectStoreScheme::parse(&url).map_err(|error| location(error.to_string()))?;
+    let store: object_store::Result<Arc<dyn ObjectStore>> = match scheme {
+        ObjectStoreScheme::AmazonS3 => {
+            AmazonS3Builder::from_env().with_url(url_or_path).build().map(|store| Arc::new(store) as _)
+        }
+        ObjectStoreScheme::GoogleCloudStorage => {
+            GoogleCloudStorageBuilder::from_env().with_url(url_or_path).build().map(|store| Arc::new(store) as _)
+        }
+        ObjectStoreScheme::MicrosoftAzure => {
+            MicrosoftAzureBuilder::from_env().with_url(url_or_path).build().map(|store| Arc::new(store) as _)
+        }
+        ObjectStoreScheme::Http => {
+            let host = &url[..url::Position::BeforePath];
+            HttpBuilder::new().with_url(host).build().map(|store| Arc::new(store) as _)
+        }
+        other => return Err(location(format!("{other:?} stores are not offered"))),
+    };
+    let store = store.map_err(|error| location(error.to_string()))?;
+    Ok(Folder::new(store, prefix, url_or_path))
+}
+
+fn open_local(path: &std::path::Path, given: &str) -> Result<Folder, StoreError> {
+    let location = |reason: String| StoreError::Location { url: given.into(), reason };
+    let path = std::path::absolute(path).map_err(|error| location(error.to_string()))?;
+    let prefix = Path::from_absolute_path(&path).map_err(|error| location(error.to_string()))?;
+    let store = Arc::new(LocalFileSystem::new().with_fsync(true));
+    let url = path.display().to_string();
+    Ok(Folder { local: Some(store.clone()), ..Folder::new(store, prefix, &url) })
+}
+
+impl Folder {
+    /// The folder `prefix` of any store; `url` is what errors call it.
+    pub fn new(store: Arc<dyn ObjectStore>, prefix: Path, url: &str) -> Self {
+        Folder { store, prefix, url: url.trim_end_matches('/').to_owned(), local: None }
+    }
+
+    /// The URL of an object below this folder, for messages.
+    pub fn url_of(&self, relative: &str) -> String {
+        if relative.is_empty() { self.url.clone() } else { format!("{}/{relative}", self.url) }
+    }
+
+    /// Where an object below this folder is in [`Folder::store`].
+    ///
+    /// # Errors
+    /// [`StoreError::Location`] for a name that is no path below a folder (`..`, empty parts).
+    pub fn path_of(&self, relative: &str) -> Result<Path, StoreError> {
+        let joined = match (self.prefix.as_ref(), relative) {
+            ("", relative) => relative.to_owned(),
+            (prefix, "") => prefix.to_owned(),
+            (prefix, relative) => format!("{prefix}/{relative}"),
+        };
+        Path::parse(joined)
+            .map_err(|error| StoreError::Location { url: self.url_of(relative), reason: error.to_string() })
+    }
+
+    /// Reads a whole object.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is none, others by cause.
+    pub async fn get(&self, relative: &str) -> Result<Bytes, StoreError> {
+        let path = self.path_of(relative)?;
+        let read = async { self.store.get(&path).await?.bytes().await };
+        read.await.map_err(|error| StoreError::new("read", self.url_of(relative), error))
+    }
+
+    /// Writes a whole object, replacing what was there: readers see the old one or the new one, and when this
+    /// returns, the new one survives a loss of power.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`] on a full disk, others by cause.
+    pub async fn put(&self, relative: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let path = self.path_of(relative)?;
+        let written = match &self.local {
+            Some(local) => put_local(local, &path, bytes).await,
+            None => self.store.put(&path, PutPayload::from_bytes(bytes)).await.map(|_| ()),
+        };
+        written.map_err(|error| StoreError::new("write", self.url_of(relative), error))
+    }
+
+    /// Whether an object is there.
+    ///
+    /// # Errors
+    /// When the store can't say.
+    pub async fn exists(&self, relative: &str) -> Result<bool, StoreError> {
+        match self.size(relative).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An object's size in bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is none, others by cause.
+    pub async fn size(&self, relative: &str) -> Result<u64, StoreError> {
+        let path = self.path_of(relative)?;
+        let head = self.store.head(&path).await;
+        head.map(|meta| meta.size).map_err(|error| StoreError::new("read", self.url_of(relative), error))
+    }
+
+    /// All objects under `under` (empty: all of the folder) at any depth, relative to this folder, sorted.
+    /// A folder that does not exist has none.
+    ///
+    /// # Errors
+    /// When the store can't list. (Plain web servers can't: HTTP listing needs WebDAV.)
+    pub async fn list(&self, under: &str) -> Result<Vec<String>, StoreError> {
+        Ok(self.list_sizes(under).await?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// As [`Folder::list`], with each object's size in bytes.
+    ///
+    /// # Errors
+    /// As [`Folder::list`].
+    pub async fn list_sizes(&self, under: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        let path = self.path_of(under)?;
+        let metas: Vec<_> = match self.store.list(Some(&path)).try_collect().await {
+            Ok(metas) => metas,
+            Err(error) => match StoreError::new("list", self.url_of(under), error) {
+                StoreError::NotFound { .. } => Vec::new(),
+                error => return Err(error),
+            },
+        };
+        let mut found: Vec<(String, u64)> = metas
+            .into_iter()
+            .filter(|meta| !meta.location.filename().is_some_and(local::is_staging))
+            .map(|meta| (self.relative(&meta.location), meta.size))
+            .collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// Deletes an object; that there is none is no error.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn delete(&self, relative: &str) -> Result<(), StoreError> {
+        let path = self.path_of(relative)?;
+        let deleted = self.store.delete(&path).await;
+        match deleted.map_err(|error| StoreError::new("delete", self.url_of(relative), error)) {
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn relative(&self, location: &Path) -> String {
+        let full = location.as_ref();
+        full.strip_prefix(self.prefix.as_ref()).unwrap_or(full).trim_start_matches('/').to_owned()
+    }
+}
+
+async fn put_local(local: &LocalFileSystem, path: &Path, bytes: Bytes) -> object_store::Result<()> {
+    let path = local.path_to_filesystem(path)?;
+    let written = tokio::task::spawn_blocking(move || local::write(&path, &bytes)).await?;
+    written.map_err(|error| object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(error) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::memory::InMemory;
+
+    /// What every folder does, whatever is behind it.
+    async fn conforms(folder: &Folder) {
+        assert_eq!(folder.list("").await.unwrap(), Vec::<String>::new());
+        assert!(!folder.exists("a/b.txt").await.unwrap());
+        let missing = folder.get("a/b.txt").await.unwrap_err();
+        assert!(matches!(&missing, StoreError::NotFound { url } if url == &folder.url_of("a/b.txt")), "{missing}");
+        for content in ["one", "two, and longer", ""] {
+            folder.put("a/b.txt", Bytes::from(content)).await.unwrap();
+            assert_eq!(folder.get("a/b.txt").await.unwrap(), content);
+            assert_eq!(folder.size("a/b.txt").await.unwrap(), content.len() as u64);
+        }
+        folder.put("a/with space", Bytes::from("x")).await.unwrap();
+        folder.put("c", Bytes::from("x")).await.unwrap();
+        assert_eq!(folder.list("").await.unwrap(), ["a/b.txt", "a/with space", "c"]);
+        assert_eq!(folder.list("a").await.unwrap(), ["a/b.txt", "a/with space"]);
+        assert!(matches!(folder.get("../c").await, Err(StoreError::Location { .. })));
+        folder.delete("c").await.unwrap();
+        folder.delete("c").await.unwrap();
+        assert!(!folder.exists("c").await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_local_folder_conforms() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("not made yet");
+        conforms(&open(path.to_str().unwrap()).unwrap()).await;
+        let url = Url::from_file_path(root.path().join("by url")).unwrap();
+        conforms(&open(url.as_str()).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn a_folder_in_memory_conforms() {
+        conforms(&Folder::new(Arc::new(InMemory::new()), Path::from("some/where"), "memory:///some/where/")).await;
+        conforms(&Folder::new(Arc::new(InMemory::new()), Path::default(), "memory://")).await;
+    }
+
+    #[test]
+    fn what_is_no_location_is_refused_with_advice() {
+        for bad in ["", "  ", "ftp://host/x", "s3://", "file://host/x", "http://"] {
+            let error = open(bad).unwrap_err();
+            assert!(matches!(error, StoreError::Location { .. }), "{bad}: {error}");
+            assert!(error.to_string().contains("s3://"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_below_a_file_names_the_url() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("file"), "x").unwrap();
+        let folder = open(root.path().to_str().unwrap()).unwrap();
+        let error = folder.put("file/below", Bytes::from("x")).await.unwrap_err();
+        assert!(error.to_string().contains("file/below"), "{error}");
+    }
+
+    #[test]
+    fn a_full_disk_is_recognised() {
+        let io = io::Error::from(io::ErrorKind::StorageFull);
+        let error = object_store::Error::Generic { store: "test", source: Box::new(io) };
+        assert!(matches!(StoreError::new("write", "x".into(), error), StoreError::NoSpace { .. }));
+    }
+}
