@@ -1,1 +1,14 @@
-//! The agent: register, lease, run, report; one process per device.
+//! The agent: register, lease, run, report; one process per device. And the commands that need tensors.
+//!
+//! [`agent`] is the life of a worker, [`shard`] its work in the CapFilt phase, [`gang`] its place in a training world;
+//! [`heartbeat`] keeps it a member beside both. [`connection`] is how it talks to the coordinator.
+
+pub mod agent;
+pub mod connection;
+pub mod doctor;
+pub mod evaluate;
+pub mod faults;
+pub mod gang;
+pub mod heartbeat;
+pub mod shard;
+pub mod torch;

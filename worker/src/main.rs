@@ -1,2 +1,97 @@
-//! `quern-worker`: the agent, and the commands that need tensors.
-fn main() {}
+//! `quern-worker`: the agent, one process per device, and the commands that need tensors.
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use quern_worker::agent::{self, AgentEnd, AgentOptions};
+use quern_worker::faults::{Fault, Script};
+use quern_worker::{doctor, evaluate, torch};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Exit code after SIGTERM: 128 + 15.
+const TERMINATED: u8 = 143;
+
+#[derive(Parser)]
+#[command(name = "quern-worker", version, about = "Works for a quern coordinator; carries out the commands that need tensors.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Works for a coordinator until its run is over.
+    Run(RunArguments),
+    /// Measures a checkpoint.
+    #[command(subcommand)]
+    Eval(evaluate::Command),
+    /// Prints what libtorch, CUDA and NCCL are here, as JSON.
+    Doctor,
+}
+
+#[derive(Args)]
+struct RunArguments {
+    /// The coordinator's address, http://HOST:PORT.
+    #[arg(long)]
+    coordinator: String,
+    /// auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// How this worker is called in the status; default: worker-PID.
+    #[arg(long)]
+    name: Option<String>,
+    /// Address of this machine at which the other ranks reach it.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    /// Scripted faults, for tests.
+    #[arg(long, hide = true)]
+    fault: Vec<Fault>,
+}
+
+fn main() -> ExitCode {
+    torch::open_cuda();
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let outcome = match (runtime, arguments.command) {
+        (Err(error), _) => Err(format!("the async runtime does not start: {error}")),
+        (Ok(runtime), Command::Run(arguments)) => runtime.block_on(run(arguments)),
+        (Ok(runtime), Command::Eval(command)) => runtime.block_on(evaluate::run(command)).map(|()| ExitCode::SUCCESS),
+        (Ok(_), Command::Doctor) => {
+            println!("{}", doctor::report());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    outcome.unwrap_or_else(|message| {
+        eprintln!("quern-worker: {message}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(arguments: RunArguments) -> Result<ExitCode, String> {
+    let (leave, leaving) = watch::channel(false);
+    tokio::spawn(async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+            tracing::warn!("signals can't be heard: a SIGTERM ends this worker at once");
+            return leave.closed().await;
+        };
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("told to leave: handing the work back");
+        leave.send_replace(true);
+        leave.closed().await;
+    });
+    let options = AgentOptions {
+        coordinator: arguments.coordinator,
+        device: arguments.device,
+        name: arguments.name.unwrap_or_else(|| format!("worker-{}", std::process::id())),
+        host: arguments.host,
+        script: Script::new(arguments.fault),
+    };
+    match agent::run(options, leaving).await {
+        Ok(AgentEnd::Finished) => Ok(ExitCode::SUCCESS),
+        Ok(AgentEnd::Left) => Ok(ExitCode::from(TERMINATED)),
+        Err(error) => Err(error.to_string()),
+    }
+}

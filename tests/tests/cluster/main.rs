@@ -1,0 +1,5 @@
+//! Whole clusters of real processes: the same bytes whatever happens, and one clear sentence for bad input.
+
+mod bad_input;
+mod harness;
+mod same_bytes;

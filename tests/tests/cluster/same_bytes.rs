@@ -1,0 +1,159 @@
+//! CapFilt's output folder is byte-identical for any number of workers, under delays, kills and restarts, and every
+//! input row is in it exactly once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::sync::OnceLock;
+
+use crate::harness::{FILES, ROWS_PER_FILE, Run, corpus, free_port, rewrite, root, until, worker};
+
+/// What one worker writes when nothing goes wrong: all other tests must find the same.
+fn reference() -> &'static BTreeMap<String, Vec<u8>> {
+    static REFERENCE: OnceLock<BTreeMap<String, Vec<u8>>> = OnceLock::new();
+    REFERENCE.get_or_init(|| {
+        let run = Run::capfilt(corpus());
+        let status = run.run_locally(1);
+        assert_eq!(status.code(), Some(3), "one file is unreadable, so the run ends with quarantined shards");
+        run.verify();
+        run.bytes()
+    })
+}
+
+fn assert_same(run: &Run, what: &str) {
+    run.verify();
+    let (expected, found) = (reference(), run.bytes());
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(expected), names(&found), "{what}: other files");
+    for (name, bytes) in expected {
+        assert!(found[name] == *bytes, "{what}: {name} has other bytes");
+    }
+}
+
+#[test]
+fn the_reference_accounts_for_every_row() {
+    let manifest = &reference()["manifest.json"];
+    let manifest: serde_json::Value = serde_json::from_slice(manifest).expect("JSON");
+    let totals = &manifest["totals"];
+    let count = |name: &str| totals[name].as_u64().unwrap_or_else(|| panic!("totals.{name} in {totals}"));
+    assert_eq!(count("rows"), (ROWS_PER_FILE * FILES) as u64);
+    assert_eq!(count("quarantined"), 2, "the truncated image and the missing one");
+    assert_eq!(count("kept"), (ROWS_PER_FILE * FILES - 2) as u64, "the row without a caption is kept");
+    assert!(manifest.to_string().contains("zz-broken.parquet") || manifest.to_string().contains("web-00002"));
+}
+
+#[test]
+fn two_and_three_workers_write_the_same_bytes() {
+    for workers in [2, 3] {
+        let run = Run::capfilt(corpus());
+        run.run_locally(workers);
+        assert_same(&run, &format!("{workers} workers"));
+    }
+}
+
+#[test]
+fn the_truth_column_is_never_read() {
+    let without = tempfile::TempDir::new().expect("a temporary folder");
+    for entry in fs::read_dir(corpus()).expect("the corpus") {
+        let path = entry.expect("an entry").path();
+        let copy = without.path().join(path.file_name().expect("a name"));
+        fs::copy(&path, &copy).expect("copied");
+        if !path.ends_with("zz-broken.parquet") {
+            rewrite(&copy, |batch| {
+                let keep = batch.schema().fields().iter().enumerate();
+                let keep: Vec<usize> = keep.filter(|(_, field)| field.name() != "truth").map(|(i, _)| i).collect();
+                assert_eq!(keep.len() + 1, batch.num_columns(), "there was a truth column to drop");
+                batch.project(&keep).expect("fewer columns")
+            });
+        }
+    }
+    let run = Run::capfilt(without.path());
+    run.run_locally(1);
+    assert_same(&run, "without truth");
+}
+
+/// A faulty worker beside a sound one; the sound one starts when the faulty one is dead or when it is slow.
+fn with_faulty_worker(faults: &[&str], dies: bool) {
+    let run = Run::capfilt(corpus());
+    let port = free_port();
+    let mut coordinator = run.coordinator(port);
+    let mut faulty = worker(port, "faulty", faults);
+    if dies {
+        assert_eq!(faulty.wait().signal(), Some(libc::SIGKILL), "{faults:?} kills; its log:\n{}", faulty.log());
+    }
+    let mut sound = worker(port, "sound", &[]);
+    let status = coordinator.wait();
+    assert_eq!(status.code(), Some(3), "{faults:?}; the coordinator's log:\n{}", coordinator.log());
+    assert!(sound.wait().success(), "the sound worker's log:\n{}", sound.log());
+    if !dies {
+        assert!(faulty.wait().success(), "the slow worker's log:\n{}", faulty.log());
+    }
+    assert_same(&run, &format!("{faults:?}"));
+}
+
+#[test]
+fn delayed_fetches_and_decodes_change_nothing() {
+    with_faulty_worker(&["delay-fetch:15", "delay-decode:15"], false);
+}
+
+#[test]
+fn a_worker_killed_after_its_lease_changes_nothing() {
+    with_faulty_worker(&["kill-after-lease:2"], true);
+}
+
+#[test]
+fn a_worker_killed_within_a_shard_changes_nothing() {
+    with_faulty_worker(&["kill-after-row:13"], true);
+}
+
+#[test]
+fn a_worker_killed_between_upload_and_commit_changes_nothing() {
+    with_faulty_worker(&["kill-after-upload:2"], true);
+}
+
+#[test]
+fn a_worker_killed_after_its_commit_changes_nothing() {
+    with_faulty_worker(&["kill-after-commit:2"], true);
+}
+
+#[test]
+fn a_killed_coordinator_goes_on_where_it_was() {
+    let run = Run::capfilt(corpus());
+    let port = free_port();
+    let mut coordinator = run.coordinator(port);
+    let mut workers = [worker(port, "a", &["delay-fetch:20"]), worker(port, "b", &["delay-fetch:20"])];
+    let parts = || fs::read_dir(run.output().join("data")).map_or(0, |entries| entries.count());
+    until("two parts are written", || parts() >= 2);
+    coordinator.kill();
+    let before = parts();
+    assert!(before < FILES * ROWS_PER_FILE / 10, "the run was over before the coordinator was killed");
+    let mut again = run.coordinator(port);
+    let status = again.wait();
+    assert_eq!(status.code(), Some(3), "the second coordinator's log:\n{}", again.log());
+    for worker in &mut workers {
+        assert!(worker.wait().success(), "a worker's log:\n{}", worker.log());
+    }
+    assert_same(&run, "a restarted coordinator");
+}
+
+#[test]
+fn a_terminated_worker_hands_its_lease_back() {
+    let run = Run::capfilt(corpus());
+    let port = free_port();
+    let mut coordinator = run.coordinator(port);
+    let mut leaving = worker(port, "leaving", &["delay-fetch:50"]);
+    until("the first part is written", || run.output().join("data").exists());
+    leaving.terminate();
+    assert_eq!(leaving.wait().code(), Some(143), "its log:\n{}", leaving.log());
+    let mut staying = worker(port, "staying", &[]);
+    assert_eq!(coordinator.wait().code(), Some(3), "the coordinator's log:\n{}", coordinator.log());
+    assert!(staying.wait().success());
+    assert_same(&run, "a terminated worker");
+}
+
+#[test]
+fn the_zoo_is_what_the_tests_use() {
+    for model in ["blip", "clip"] {
+        assert!(root().join("zoo").join(model).join("model.safetensors").exists(), "zoo/{model} is not committed");
+    }
+}

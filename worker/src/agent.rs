@@ -1,0 +1,206 @@
+//! The agent's life: register, ask for work, do it, ask again, until the run is over or it is told to leave.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use quern_proto::lease_reply::Work;
+use quern_proto::{FailRequest, LeaseRequest, RegisterRequest, ShardLease};
+use quern_recipes::Recipe;
+use tokio::sync::watch;
+
+use crate::connection::{CallError, Connection, Membership};
+use crate::faults::Script;
+use crate::gang::{Gang, GangEnd};
+use crate::heartbeat::{Board, Heartbeats};
+use crate::shard::{Mill, ShardEnd};
+use crate::torch;
+
+/// What the agent is started with.
+#[derive(Debug, Clone)]
+pub struct AgentOptions {
+    /// The coordinator's URL.
+    pub coordinator: String,
+    /// `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+    /// For people; default: host name and process id.
+    pub name: String,
+    /// Address that the collective binds to and announces, without a port.
+    pub host: String,
+    /// Scripted faults.
+    pub script: Script,
+}
+
+/// Why the agent stopped before the run was over.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The coordinator.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The device, a model, the recipe: nothing that another try would mend.
+    #[error("{0}")]
+    Setup(String),
+    /// The run failed; the coordinator said why.
+    #[error("the run failed: {0}")]
+    RunFailed(String),
+}
+
+/// How the agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentEnd {
+    /// The run is over.
+    Finished,
+    /// It was told to leave (SIGTERM, SIGINT, drain) and has handed its work back.
+    Left,
+}
+
+/// Lives until the run is over, or until `leave` turns true.
+pub async fn run(options: AgentOptions, leave: watch::Receiver<bool>) -> Result<AgentEnd, AgentError> {
+    let device = torch::device(&options.device).map_err(AgentError::Setup)?;
+    let connection = Connection::new(&options.coordinator)?;
+    let mut known: Option<Registered> = None;
+    loop {
+        let registered = match known.take() {
+            Some(registered) => registered,
+            None => register(&connection, &options, device).await?,
+        };
+        match live(&connection, &options, registered, leave.clone()).await {
+            // A coordinator that was restarted without its journal, or that gave us up for lost: introduce ourselves anew.
+            Err(AgentError::Call(CallError::Unknown(reason))) => tracing::info!(reason, "registering anew"),
+            end => return end,
+        }
+    }
+}
+
+/// A member, with what it was told when it registered and what it has loaded since.
+struct Registered {
+    membership: Membership,
+    listener: std::net::TcpListener,
+    recipe: Arc<Recipe>,
+    mill: Mill,
+    device: tch::Device,
+}
+
+async fn register(connection: &Connection, options: &AgentOptions, device: tch::Device) -> Result<Registered, AgentError> {
+    let cannot_listen = |e| AgentError::Setup(format!("cannot listen on {} for the other ranks: {e}", options.host));
+    let listener = std::net::TcpListener::bind((options.host.as_str(), 0)).map_err(cannot_listen)?;
+    let port = listener.local_addr().map_err(cannot_listen)?.port();
+    let request = RegisterRequest {
+        name: options.name.clone(),
+        device: torch::device_name(device),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        address: format!("{}:{port}", options.host),
+    };
+    let reply = connection
+        .call("Register", |mut client| {
+            let request = request.clone();
+            async move { client.register(request).await }
+        })
+        .await?;
+    let recipe: Recipe = serde_json::from_str(&reply.recipe_json)
+        .map_err(|e| AgentError::Setup(format!("the coordinator's recipe is not one that this version reads: {e}")))?;
+    let recipe = Arc::new(recipe);
+    tch::set_num_threads(recipe.cluster.threads as i32);
+    let credentials = reply.credentials.ok_or_else(|| AgentError::Setup("the coordinator gave no credentials".into()))?;
+    tracing::info!(worker = credentials.worker, device = request.device, "registered");
+    let membership = Membership {
+        credentials,
+        incarnation: reply.incarnation,
+        heartbeat: Duration::from_millis(reply.heartbeat_ms.max(1)),
+        lease: Duration::from_millis(reply.lease_ms.max(1)),
+    };
+    let mill = Mill::new(recipe.clone(), reply.run_id, reply.recipe_hash, device, options.script.clone());
+    Ok(Registered { membership, listener, recipe, mill, device })
+}
+
+async fn live(
+    connection: &Connection,
+    options: &AgentOptions,
+    mut member: Registered,
+    mut leave: watch::Receiver<bool>,
+) -> Result<AgentEnd, AgentError> {
+    let board = Arc::new(Board::default());
+    let heartbeats = Heartbeats::start(connection.clone(), member.membership.clone(), board.clone());
+    loop {
+        if *leave.borrow() || board.drained() {
+            return Ok(AgentEnd::Left);
+        }
+        if let Some(error) = heartbeats.lost() {
+            return Err(AgentError::Call(CallError::Unknown(error)));
+        }
+        let request = LeaseRequest { credentials: Some(member.membership.credentials.clone()) };
+        let reply = connection
+            .call("Lease", |mut client| {
+                let request = request.clone();
+                async move { client.lease(request).await }
+            })
+            .await?;
+        match reply.work {
+            Some(Work::Shard(lease)) => work_on_shard(connection, options, &mut member, &board, lease, &leave).await?,
+            Some(Work::World(invitation)) => {
+                let gang = Gang { connection, member: &member.membership, recipe: &member.recipe, device: member.device };
+                match gang.take_part(invitation.generation, &member.listener, &board, leave.clone()).await? {
+                    GangEnd::AskAgain => {}
+                    GangEnd::Left => return Ok(AgentEnd::Left),
+                }
+            }
+            Some(Work::Finished(finished)) if finished.succeeded => return Ok(AgentEnd::Finished),
+            Some(Work::Finished(finished)) => return Err(AgentError::RunFailed(finished.message)),
+            Some(Work::Wait(wait)) => {
+                let pause = Duration::from_millis(wait.retry_ms.clamp(10, 10_000));
+                tokio::select! {
+                    _ = tokio::time::sleep(pause) => {}
+                    _ = leave.changed() => {}
+                }
+            }
+            None => return Err(AgentError::Setup("the coordinator's answer to Lease is empty".into())),
+        }
+    }
+}
+
+/// Does one shard, and says how it ended: committed, failed, or handed back.
+async fn work_on_shard(
+    connection: &Connection,
+    options: &AgentOptions,
+    member: &mut Registered,
+    board: &Arc<Board>,
+    lease: ShardLease,
+    leave: &watch::Receiver<bool>,
+) -> Result<(), AgentError> {
+    options.script.leased();
+    let stop = Arc::new(AtomicBool::new(false));
+    board.begin(&lease, stop.clone());
+    let watcher = tokio::spawn(raise_on_leave(leave.clone(), stop.clone()));
+    let end = member.mill.grind(connection, &member.membership, &lease, &stop, board).await;
+    watcher.abort();
+    board.end();
+    let (reason, permanent) = match end {
+        Ok(ShardEnd::Committed | ShardEnd::Lost) => return Ok(()),
+        Ok(ShardEnd::Stopped) => ("the worker is leaving".to_owned(), false),
+        Ok(ShardEnd::Unreadable(reason)) => (reason, true),
+        Err(error) => return Err(error),
+    };
+    let request = FailRequest {
+        credentials: Some(member.membership.credentials.clone()),
+        shard: lease.shard,
+        token: lease.token,
+        reason,
+        permanent,
+    };
+    let answer = connection
+        .call("Fail", |mut client| {
+            let request = request.clone();
+            async move { client.fail(request).await }
+        })
+        .await;
+    match answer {
+        Ok(_) | Err(CallError::Stale(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn raise_on_leave(mut leave: watch::Receiver<bool>, stop: Arc<AtomicBool>) {
+    if leave.wait_for(|leaving| *leaving).await.is_ok() {
+        stop.store(true, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,103 @@
+//! The connection to the coordinator: credentials on every call, patience while it is away, and errors in one sentence.
+
+use std::time::{Duration, Instant};
+
+use quern_proto::Credentials;
+use quern_proto::coordinator_client::CoordinatorClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+/// How long a worker waits for a coordinator that is away, e.g. while it is restarted.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// First pause between attempts; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why the coordinator could not be asked, or what it refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The address is not one.
+    #[error("“{url}” is not a coordinator's address: say http://HOST:PORT")]
+    Address {
+        /// As given.
+        url: String,
+    },
+    /// Nobody answered for as long as the worker's patience lasts.
+    #[error("no coordinator answers at {url} ({reason}): start it with `quern coordinator`, or check the address")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// What the last attempt met.
+        reason: String,
+    },
+    /// The coordinator does not know this worker (any more): it must register anew.
+    #[error("the coordinator does not know this worker: {0}")]
+    Unknown(String),
+    /// A token is stale: the work belongs to somebody else by now.
+    #[error("the coordinator refused stale work: {0}")]
+    Stale(String),
+    /// Anything else.
+    #[error("the coordinator refused {call}: {message}")]
+    Refused {
+        /// Which call.
+        call: &'static str,
+        /// Its words.
+        message: String,
+    },
+}
+
+/// A client that knows where it talks to. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    url: String,
+    client: CoordinatorClient<Channel>,
+}
+
+impl Connection {
+    /// A connection that is made when first needed.
+    pub fn new(url: &str) -> Result<Self, CallError> {
+        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| CallError::Address { url: url.to_owned() })?;
+        let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).timeout(Duration::from_secs(60)).tcp_nodelay(true);
+        Ok(Connection { url: url.to_owned(), client: CoordinatorClient::new(endpoint.connect_lazy()) })
+    }
+
+    /// Makes a call, again and again while the coordinator is away: every call of the protocol may be repeated.
+    pub async fn call<R, F>(&self, name: &'static str, attempt: impl Fn(CoordinatorClient<Channel>) -> F) -> Result<R, CallError>
+    where
+        F: Future<Output = Result<tonic::Response<R>, Status>>,
+    {
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let status = match attempt(self.client.clone()).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => status,
+            };
+            match status.code() {
+                Code::Unavailable | Code::DeadlineExceeded | Code::Unknown if start.elapsed() < PATIENCE => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Code::Unavailable | Code::DeadlineExceeded | Code::Unknown => {
+                    return Err(CallError::Unreachable { url: self.url.clone(), reason: status.message().to_owned() });
+                }
+                Code::Unauthenticated | Code::NotFound => return Err(CallError::Unknown(status.message().to_owned())),
+                Code::FailedPrecondition | Code::Aborted => return Err(CallError::Stale(status.message().to_owned())),
+                _ => return Err(CallError::Refused { call: name, message: status.message().to_owned() }),
+            }
+        }
+    }
+}
+
+/// Who this worker is to the coordinator that it registered with.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    /// Carried by every call.
+    pub credentials: Credentials,
+    /// Of the coordinator's start.
+    pub incarnation: u64,
+    /// How often to send a heartbeat.
+    pub heartbeat: Duration,
+    /// How long a silent worker keeps its leases.
+    pub lease: Duration,
+}

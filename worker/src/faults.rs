@@ -1,0 +1,133 @@
+//! Scripted faults: `--fault kill-after-row:13`. They are always compiled in and do nothing unless asked for, so that
+//! cluster tests drive the very binary that users run.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Something that goes wrong at a stated point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// SIGKILL once the n-th shard is leased.
+    KillAfterLease(u64),
+    /// SIGKILL once n rows have been captioned, over all shards.
+    KillAfterRow(u64),
+    /// SIGKILL once the n-th part is uploaded, before it is offered.
+    KillAfterUpload(u64),
+    /// SIGKILL once the n-th part is offered and accepted, before the answer is used.
+    KillAfterCommit(u64),
+    /// Waits this long, in milliseconds, for every fetched row.
+    DelayFetch(u64),
+    /// Waits this long, in milliseconds, before every chunk of rows is decoded.
+    DelayDecode(u64),
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = "kill-after-lease:N, kill-after-row:N, kill-after-upload:N, kill-after-commit:N, \
+                      delay-fetch:MS or delay-decode:MS";
+        let refuse = || format!("“{text}” is no fault: say {wanted}");
+        let (name, number) = text.split_once(':').ok_or_else(refuse)?;
+        let number: u64 = number.parse().map_err(|_| refuse())?;
+        match name {
+            "kill-after-lease" => Ok(Fault::KillAfterLease(number)),
+            "kill-after-row" => Ok(Fault::KillAfterRow(number)),
+            "kill-after-upload" => Ok(Fault::KillAfterUpload(number)),
+            "kill-after-commit" => Ok(Fault::KillAfterCommit(number)),
+            "delay-fetch" => Ok(Fault::DelayFetch(number)),
+            "delay-decode" => Ok(Fault::DelayDecode(number)),
+            _ => Err(refuse()),
+        }
+    }
+}
+
+/// The script, and how far the worker has come in it.
+#[derive(Debug, Clone, Default)]
+pub struct Script {
+    faults: Arc<Vec<Fault>>,
+    progress: Arc<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    leases: AtomicU64,
+    rows: AtomicU64,
+    uploads: AtomicU64,
+    commits: AtomicU64,
+}
+
+impl Script {
+    /// A script of these faults.
+    pub fn new(faults: Vec<Fault>) -> Self {
+        Script { faults: Arc::new(faults), progress: Arc::default() }
+    }
+
+    /// A shard was leased.
+    pub fn leased(&self) {
+        let count = self.progress.leases.fetch_add(1, Ordering::SeqCst) + 1;
+        self.kill_if(|fault| fault == Fault::KillAfterLease(count));
+    }
+
+    /// This many further rows were captioned.
+    pub fn captioned(&self, rows: u64) {
+        let count = self.progress.rows.fetch_add(rows, Ordering::SeqCst) + rows;
+        self.kill_if(|fault| matches!(fault, Fault::KillAfterRow(limit) if count >= limit));
+    }
+
+    /// A part was uploaded.
+    pub fn uploaded(&self) {
+        let count = self.progress.uploads.fetch_add(1, Ordering::SeqCst) + 1;
+        self.kill_if(|fault| fault == Fault::KillAfterUpload(count));
+    }
+
+    /// A part was accepted.
+    pub fn committed(&self) {
+        let count = self.progress.commits.fetch_add(1, Ordering::SeqCst) + 1;
+        self.kill_if(|fault| fault == Fault::KillAfterCommit(count));
+    }
+
+    /// How long the fetch of a row is held up.
+    pub fn fetch_delay(&self) -> Option<Duration> {
+        self.delay(|fault| if let Fault::DelayFetch(ms) = fault { Some(ms) } else { None })
+    }
+
+    /// How long the decoding of a chunk is held up.
+    pub fn decode_delay(&self) -> Option<Duration> {
+        self.delay(|fault| if let Fault::DelayDecode(ms) = fault { Some(ms) } else { None })
+    }
+
+    fn delay(&self, which: impl Fn(Fault) -> Option<u64>) -> Option<Duration> {
+        self.faults.iter().copied().find_map(which).map(Duration::from_millis)
+    }
+
+    fn kill_if(&self, hit: impl Fn(Fault) -> bool) {
+        if self.faults.iter().copied().any(hit) {
+            // SAFETY: a signal to ourselves; SIGKILL leaves no destructor a chance, which is the point.
+            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_read_from_the_command_line() {
+        assert_eq!("kill-after-row:13".parse(), Ok(Fault::KillAfterRow(13)));
+        assert_eq!("delay-decode:5".parse(), Ok(Fault::DelayDecode(5)));
+        assert!("kill-after-row".parse::<Fault>().unwrap_err().contains("kill-after-commit:N"));
+        assert!("kill-after-row:many".parse::<Fault>().is_err());
+    }
+
+    #[test]
+    fn delays_are_found_and_nothing_else_happens() {
+        let script = Script::new(vec![Fault::DelayFetch(7), Fault::KillAfterLease(2)]);
+        script.leased();
+        assert_eq!(script.fetch_delay(), Some(Duration::from_millis(7)));
+        assert_eq!(script.decode_delay(), None);
+    }
+}

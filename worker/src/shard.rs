@@ -1,0 +1,225 @@
+//! A shard from lease to commit: read, caption and rank, encode the part, upload it, offer it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use quern_capfilt::{Part, PartRow, Provenance, encode_part, pass_through};
+use quern_capfilt_engine::Engine;
+use quern_corpus::reader::{RawRow, read_rows};
+use quern_corpus::{ShardId, ShardSpec, store};
+use quern_proto::{CommitRequest, PartSummary, ShardLease};
+use quern_recipes::{Dataset, Recipe};
+
+use crate::agent::AgentError;
+use crate::connection::{CallError, Connection, Membership};
+use crate::faults::Script;
+use crate::heartbeat::Board;
+
+/// How a shard ended on this worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShardEnd {
+    /// The part was accepted.
+    Committed,
+    /// The shard belongs to another worker by now, or has its part already.
+    Lost,
+    /// Told to stop.
+    Stopped,
+    /// The file can't be read, now or later.
+    Unreadable(String),
+}
+
+/// What turns shards into parts. The models are loaded with the first shard that needs them, and stay.
+pub struct Mill {
+    recipe: Arc<Recipe>,
+    run_id: String,
+    recipe_hash: String,
+    device: tch::Device,
+    script: Script,
+    engine: Option<Arc<Engine>>,
+}
+
+impl Mill {
+    /// A mill for this run; nothing is loaded yet.
+    pub fn new(recipe: Arc<Recipe>, run_id: String, recipe_hash: String, device: tch::Device, script: Script) -> Self {
+        Mill { recipe, run_id, recipe_hash, device, script, engine: None }
+    }
+
+    /// Does the leased shard. An error means that this worker can't go on at all.
+    pub async fn grind(
+        &mut self,
+        connection: &Connection,
+        member: &Membership,
+        lease: &ShardLease,
+        stop: &Arc<AtomicBool>,
+        board: &Arc<Board>,
+    ) -> Result<ShardEnd, AgentError> {
+        let dataset = self.dataset(lease)?;
+        let rows = match self.rows(&dataset, lease, stop, board).await? {
+            Ok(rows) => rows,
+            Err(end) => return Ok(end),
+        };
+        let spec = ShardSpec {
+            shard: ShardId(lease.shard.clone()),
+            dataset: lease.dataset.clone(),
+            file: lease.file.clone(),
+            row_start: lease.row_start,
+            rows: lease.rows,
+        };
+        let part = encode_part(&spec, rows, &self.provenance())
+            .map_err(|e| AgentError::Setup(format!("shard {}: {e}", lease.shard)))?;
+        self.upload(&part).await?;
+        self.script.uploaded();
+        commit(connection, member, lease, &part, &self.script).await
+    }
+
+    fn dataset(&self, lease: &ShardLease) -> Result<Dataset, AgentError> {
+        let found = self.recipe.datasets.iter().find(|dataset| dataset.name == lease.dataset);
+        let missing = || AgentError::Setup(format!("the coordinator leased {}, which the recipe does not name", lease.dataset));
+        found.cloned().ok_or_else(missing)
+    }
+
+    /// Reads the shard's rows in chunks of the recipe's batch, in order, and processes each chunk while the next is
+    /// read. Chunks are cut by row number alone.
+    async fn rows(
+        &mut self,
+        dataset: &Dataset,
+        lease: &ShardLease,
+        stop: &Arc<AtomicBool>,
+        board: &Arc<Board>,
+    ) -> Result<Result<Vec<PartRow>, ShardEnd>, AgentError> {
+        let unreadable = |e: quern_corpus::reader::ReadError| ShardEnd::Unreadable(e.to_string());
+        let mut stream = match read_rows(dataset, &lease.file, lease.row_start, lease.rows).await {
+            Ok(stream) => stream,
+            Err(error) => return Ok(Err(unreadable(error))),
+        };
+        let chunk_rows = self.recipe.capfilt.as_ref().map_or(64, |capfilt| capfilt.batch_images as usize);
+        let mut rows = Vec::with_capacity(lease.rows as usize);
+        let mut chunk = Vec::with_capacity(chunk_rows);
+        loop {
+            let next = stream.next().await;
+            if let Some(delay) = self.script.fetch_delay() {
+                tokio::time::sleep(delay).await;
+            }
+            let over = next.is_none();
+            match next {
+                Some(Ok(row)) => chunk.push(row),
+                Some(Err(error)) => return Ok(Err(unreadable(error))),
+                None => {}
+            }
+            if stop.load(Ordering::SeqCst) {
+                return Ok(Err(ShardEnd::Stopped));
+            }
+            if chunk.len() == chunk_rows || over && !chunk.is_empty() {
+                let count = chunk.len() as u64;
+                rows.extend(self.process(dataset, std::mem::take(&mut chunk)).await?);
+                board.done(rows.len() as u64);
+                self.script.captioned(count);
+            }
+            if over {
+                return Ok(Ok(rows));
+            }
+        }
+    }
+
+    /// One chunk, on a thread of its own: tensor arithmetic must not hold up heartbeats.
+    async fn process(&mut self, dataset: &Dataset, chunk: Vec<RawRow>) -> Result<Vec<PartRow>, AgentError> {
+        let embed = self.recipe.capfilt.as_ref().is_some_and(|capfilt| capfilt.embed_images);
+        if !dataset.capfilt {
+            return Ok(chunk.into_iter().map(|row| pass_through(row, embed)).collect());
+        }
+        let engine = self.engine().await?;
+        let delay = self.script.decode_delay();
+        let work = tokio::task::spawn_blocking(move || {
+            if let Some(delay) = delay {
+                std::thread::sleep(delay);
+            }
+            engine.run_rows(chunk)
+        });
+        let rows = work.await.map_err(|e| AgentError::Setup(format!("the captioning thread died: {e}")))?;
+        rows.map_err(|e| AgentError::Setup(e.to_string()))
+    }
+
+    async fn engine(&mut self) -> Result<Arc<Engine>, AgentError> {
+        if let Some(engine) = &self.engine {
+            return Ok(engine.clone());
+        }
+        let recipe = self.recipe.clone();
+        let device = self.device;
+        let load = tokio::task::spawn_blocking(move || {
+            let capfilt = recipe.capfilt.as_ref().ok_or("the recipe has no capfilt section")?;
+            Engine::load(capfilt, &recipe.limits, recipe.seed, device).map_err(|e| e.to_string())
+        });
+        let engine = load.await.map_err(|e| AgentError::Setup(format!("the loading thread died: {e}")))?;
+        let engine = Arc::new(engine.map_err(AgentError::Setup)?);
+        Ok(self.engine.insert(engine).clone())
+    }
+
+    fn provenance(&self) -> Provenance {
+        Provenance {
+            run_id: self.run_id.clone(),
+            recipe_hash: self.recipe_hash.clone(),
+            seed: self.recipe.seed,
+            models: self.engine.as_ref().map(|engine| engine.model_digests().clone()).unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    async fn upload(&self, part: &Part) -> Result<(), AgentError> {
+        let output = store::open(&self.recipe.output).map_err(|e| AgentError::Setup(e.to_string()))?;
+        for (name, bytes) in part.data.iter().chain(&part.quarantine) {
+            let bytes: Bytes = bytes.clone();
+            output.put(name, bytes).await.map_err(|e| AgentError::Setup(e.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+async fn commit(
+    connection: &Connection,
+    member: &Membership,
+    lease: &ShardLease,
+    part: &Part,
+    script: &Script,
+) -> Result<ShardEnd, AgentError> {
+    let name = |file: &Option<(String, Bytes)>| file.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
+    let size = |file: &Option<(String, Bytes)>| file.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
+    let summary = PartSummary {
+        data: name(&part.data),
+        quarantine: name(&part.quarantine),
+        digest: part.digest.clone(),
+        rows: part.rows,
+        kept: part.kept,
+        passed: part.passed,
+        quarantined: part.quarantined,
+        bytes: size(&part.data) + size(&part.quarantine),
+    };
+    let request = CommitRequest {
+        credentials: Some(member.credentials.clone()),
+        shard: lease.shard.clone(),
+        token: lease.token,
+        part: Some(summary),
+    };
+    let answer = connection
+        .call("Commit", |mut client| {
+            let request = request.clone();
+            async move { client.commit(request).await }
+        })
+        .await;
+    match answer {
+        Ok(reply) if reply.accepted => {
+            script.committed();
+            Ok(ShardEnd::Committed)
+        }
+        Ok(reply) => {
+            tracing::info!(shard = lease.shard, reason = reply.reason, "the part was not needed");
+            Ok(ShardEnd::Lost)
+        }
+        Err(CallError::Stale(reason)) => {
+            tracing::info!(shard = lease.shard, reason, "the lease was lost");
+            Ok(ShardEnd::Lost)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

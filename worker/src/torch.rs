@@ -1,0 +1,68 @@
+//! libtorch at run time: CUDA is opened when it is there, and what was found is reported.
+
+use std::ffi::{CStr, CString, c_int, c_void};
+
+use tch::Device;
+
+/// Opens libtorch_cuda for the whole process when this machine has an NVIDIA driver. Must be called first thing in
+/// `main`, before any tensor exists: libtorch looks for its CUDA half only once. Without a driver nothing is opened,
+/// and every tensor stays on the CPU.
+pub fn open_cuda() {
+    if open("libcuda.so.1", libc::RTLD_LAZY).is_ok() {
+        if let Err(reason) = open("libtorch_cuda.so", libc::RTLD_LAZY | libc::RTLD_GLOBAL) {
+            eprintln!("quern-worker: this machine has a GPU, but libtorch's CUDA half does not open: {reason}");
+        }
+    }
+}
+
+fn open(library: &str, flags: c_int) -> Result<*mut c_void, String> {
+    let name = CString::new(library).expect("library names hold no NUL");
+    // SAFETY: the name is a C string; the handle is never closed, so what it maps stays.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
+    if !handle.is_null() {
+        return Ok(handle);
+    }
+    // SAFETY: dlerror returns a C string or null, valid until the next call on this thread.
+    let reason = unsafe { libc::dlerror() };
+    match reason.is_null() {
+        true => Err("unknown reason".to_owned()),
+        // SAFETY: not null, see above.
+        false => Err(unsafe { CStr::from_ptr(reason) }.to_string_lossy().into_owned()),
+    }
+}
+
+/// The device of `auto`, `cpu` or `cuda:N`, or one sentence why there is none.
+pub fn device(name: &str) -> Result<Device, String> {
+    let available = tch::Cuda::device_count();
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "auto" if available > 0 => Ok(Device::Cuda(0)),
+        "auto" => Ok(Device::Cpu),
+        _ => match name.strip_prefix("cuda:").map(str::parse::<usize>) {
+            Some(Ok(index)) if (index as i64) < available => Ok(Device::Cuda(index)),
+            Some(Ok(_)) => Err(format!("device {name} is not there: this machine has {available} CUDA device(s)")),
+            _ => Err(format!("“{name}” is no device: say auto, cpu or cuda:N")),
+        },
+    }
+}
+
+/// A device as the protocol and people name it.
+pub fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named() {
+        assert_eq!(device("cpu"), Ok(Device::Cpu));
+        assert!(device("cuda:99").unwrap_err().contains("99"));
+        assert!(device("tpu").unwrap_err().contains("cuda:N"));
+        assert_eq!(device_name(Device::Cuda(1)), "cuda:1");
+    }
+}

@@ -1,0 +1,89 @@
+"""Measures the zoo on scenes that it was not trained on: how often captions are correct, and what ranking makes of it.
+
+    .venv/bin/python zoo/measure.py [--zoo zoo] [--data DIR] [--rows 500]
+
+Captions are judged by the toy world's own `is_correct` (the example `toy_correct` of quern-corpus), never here.
+"""
+
+import argparse
+import io
+import pathlib
+import subprocess
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from transformers import AutoTokenizer, BlipForConditionalGeneration, CLIPModel
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+MEASURE_SEED, CANDIDATES = 1001, 10
+
+
+def judge(truths, captions):
+    """1 for every caption that is correct for its scene."""
+    lines = "".join(f"{truth}\t{' '.join((caption or '').split())}\n" for truth, caption in zip(truths, captions))
+    command = ["cargo", "run", "--release", "--quiet", "-p", "quern-corpus", "--example", "toy_correct"]
+    printed = subprocess.run(command, cwd=ROOT, input=lines, text=True, check=True, capture_output=True).stdout
+    return np.array([int(line) for line in printed.split()])
+
+
+def pixels(jpgs, side):
+    images = [Image.open(io.BytesIO(jpg)).convert("RGB").resize((side, side), Image.BICUBIC) for jpg in jpgs]
+    return torch.stack([(torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 - MEAN) / STD for image in images])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--zoo", type=pathlib.Path, default=ROOT / "zoo")
+    parser.add_argument("--data", type=pathlib.Path, default=ROOT / "out/zoo-measure")
+    parser.add_argument("--rows", type=int, default=500)
+    arguments = parser.parse_args()
+    if not any(arguments.data.glob("*.parquet")):
+        command = [ROOT / "target/release/quern", "corpus", "synth", "--rows", arguments.rows, "--junk", 0.6,
+                   "--seed", MEASURE_SEED, "--out", arguments.data]
+        subprocess.run([str(part) for part in command], check=True)
+    torch.manual_seed(0)
+    torch.set_grad_enabled(False)
+    rows = pq.read_table(sorted(arguments.data.glob("*.parquet"))[0]).slice(0, arguments.rows).to_pylist()
+    truths, web = [row["truth"] for row in rows], [row["caption"] for row in rows]
+    images = pixels([row["jpg"] for row in rows], 64)
+    print(f"{len(rows)} scenes; web captions correct: {judge(truths, web).mean():.3f}", flush=True)
+
+    blip = BlipForConditionalGeneration.from_pretrained(arguments.zoo / "blip", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(arguments.zoo / "blip")
+    captions = [[] for _ in rows]
+    for start in range(0, len(rows), 100):
+        batch = images[start:start + 100].repeat_interleave(CANDIDATES, dim=0)
+        ids = blip.generate(pixel_values=batch, do_sample=True, top_p=0.9, top_k=0, min_length=5, max_length=48)
+        for index, text in enumerate(tokenizer.batch_decode(ids, skip_special_tokens=True)):
+            captions[start + index // CANDIDATES].append(text)
+    flat = [caption for own in captions for caption in own]
+    correct = judge([truth for truth in truths for _ in range(CANDIDATES)], flat).reshape(-1, CANDIDATES)
+    print(f"sampled captions correct: {correct.mean():.3f}; distinct per image: {np.mean([len(set(own)) for own in captions]):.2f}")
+
+    clip = CLIPModel.from_pretrained(arguments.zoo / "clip", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(arguments.zoo / "clip")
+    image_embeds = clip.get_image_features(pixel_values=images)
+    image_embeds = getattr(image_embeds, "pooler_output", image_embeds)
+    kept_truths, kept, first_truths, first = [], [], [], []
+    for index, own in enumerate(captions):
+        texts = list(dict.fromkeys([text for text in own + [web[index] or ""] if text]))
+        encoded = tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
+        embeds = clip.get_text_features(**encoded)
+        embeds = getattr(embeds, "pooler_output", embeds)
+        scores = torch.cosine_similarity(embeds, image_embeds[index:index + 1])
+        best = [texts[i] for i in scores.argsort(descending=True, stable=True)[:2]]
+        first_truths.append(truths[index])
+        first.append(best[0])
+        kept_truths += [truths[index]] * len(best)
+        kept += best
+    print(f"first choice correct: {judge(first_truths, first).mean():.3f}; kept (top 2) correct: {judge(kept_truths, kept).mean():.3f}")
+    for index in range(4):
+        print(captions[index][:3], "|", web[index])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""Trains the zoo: tiny models in the layout of the real checkpoints, on scenes of quern's toy world.
+
+    .venv/bin/python zoo/train.py [--out zoo] [--data DIR] [--steps-scale 1.0] [blip clip opt t5]
+
+Each model is saved with save_pretrained, in half precision, with its tokenizer and its preprocessor's configuration.
+The training scenes are written by `quern corpus synth`. See README.md beside this file for what came out.
+"""
+
+import argparse
+import io
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipTextConfig, BlipVisionConfig, CLIPConfig, CLIPModel,
+    CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig, GPT2Tokenizer, OPTConfig, OPTForCausalLM, T5Config,
+    T5ForConditionalGeneration, T5Tokenizer,
+)
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SIDE_PX = 64
+MEAN = [0.48145466, 0.4578275, 0.40821073]
+STD = [0.26862954, 0.26130258, 0.27577711]
+TRAIN_SEED, TRAIN_ROWS, VARIANTS = 1000, 60_000, 6
+
+# ------------------------------------------------------------------------------------------------------------- data
+
+
+class Scenes:
+    """The training corpus in memory: uint8 images [N, 3, 64, 64], correct and wrong captions, questions."""
+
+    def __init__(self, folder):
+        tables = [pq.read_table(path) for path in sorted(pathlib.Path(folder).glob("*.parquet"))]
+        columns = lambda name: [value for table in tables for value in table.column(name).to_pylist()]
+        images = (Image.open(io.BytesIO(jpg)).convert("RGB") for jpg in columns("jpg"))
+        self.images = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()
+        assert self.images.shape[2:] == (SIDE_PX, SIDE_PX)
+        self.correct, self.wrong = columns("correct_captions"), columns("wrong_captions")
+        self.questions = list(zip(columns("question"), columns("answer")))
+
+    def __len__(self):
+        return len(self.images)
+
+    def pixels(self, rows):
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+        return (self.images[rows].float() / 255 - mean) / std
+
+
+def synthesise(folder):
+    """Writes the training corpus with quern itself, once."""
+    if not any(pathlib.Path(folder).glob("*.parquet")):
+        command = [ROOT / "target/release/quern", "corpus", "synth", "--rows", TRAIN_ROWS, "--junk", 0, "--seed", TRAIN_SEED,
+                   "--image-side", SIDE_PX, "--variants", VARIANTS, "--questions", "--out", folder]
+        subprocess.run([str(part) for part in command], check=True)
+
+
+# ------------------------------------------------------------------------------------------------------- tokenizers
+
+
+def words_of(texts):
+    return sorted({word for text in texts for word in text.lower().replace("?", " ?").replace(":", " :").split()})
+
+
+ASCII = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+
+
+def bert_tokenizer(texts):
+    """WordPiece like bert-base-uncased, with BLIP's [DEC] and [ENC] at the end."""
+    letters = ASCII + [f"##{letter}" for letter in ASCII if letter.isalnum()]
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + letters + [w for w in words_of(texts) if len(w) > 1]
+    entries += ["[DEC]", "[ENC]"]
+    tokenizer = BertTokenizer(vocab={entry: index for index, entry in enumerate(entries)}, model_max_length=512)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[DEC]", "[ENC]"]})
+    assert len(tokenizer) == len(entries)
+    return tokenizer
+
+
+def train_bpe(texts, alphabet, suffix, size):
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix=suffix))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if suffix:
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, end_of_word_suffix=suffix, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return list(model["vocab"]), [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
+
+
+def clip_tokenizer(texts):
+    entries, merges = train_bpe([text.lower() for text in texts], ASCII, "</w>", 500)
+    entries = sorted(set(entries) | set(ASCII) | {f"{letter}</w>" for letter in ASCII})
+    entries += ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={entry: index for index, entry in enumerate(entries)}, merges=merges, model_max_length=77)
+
+
+def opt_tokenizer(texts):
+    """Byte-level BPE with OPT's special ids: <s> 0, <pad> 1, </s> 2 (begin and end), <unk> 3."""
+    entries, merges = train_bpe(texts, pre_tokenizers.ByteLevel.alphabet(), "", 500)
+    entries = ["<s>", "<pad>", "</s>", "<unk>"] + entries
+    return GPT2Tokenizer(vocab={entry: index for index, entry in enumerate(entries)}, merges=merges, bos_token="</s>",
+                         eos_token="</s>", unk_token="</s>", pad_token="<pad>", add_bos_token=True, model_max_length=128)
+
+
+def t5_tokenizer(texts):
+    """Unigram over whole words and letters, as SentencePiece would score them."""
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    letters = [("▁", -4.0)] + [(letter, -8.0) for letter in ASCII]
+    words = [(f"▁{word}", -3.0) for word in words_of(texts)]
+    words += [(f"▁{word}:", -3.0) for word in ("question", "answer", "Question", "Answer")] if texts else []
+    tokenizer = T5Tokenizer(vocab=special + letters + words, extra_ids=0, model_max_length=128)
+    return tokenizer
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+
+def fit(name, model, steps, batches, peak_lr, weight_decay=0.05):
+    """AdamW, linear warm-up, cosine to zero; `batches(step)` gives a loss."""
+    decay = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=peak_lr, betas=(0.9, 0.98))
+    warmup, start, running = max(1, steps // 20), time.time(), None
+    model.train()
+    for step in range(steps):
+        share = step / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+        for group in optimiser.param_groups:
+            group["lr"] = peak_lr * share
+        loss = batches(step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
+        if step % 50 == 0 or step == steps - 1:
+            print(f"{name} step {step}/{steps} loss {running:.4f} {time.time() - start:.0f} s", flush=True)
+    model.eval()
+    print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters, {(time.time() - start) / 60:.1f} min", flush=True)
+
+
+def sampler(scenes, batch, seed):
+    generator = np.random.default_rng(seed)
+    return lambda: generator.integers(0, len(scenes), batch), generator
+
+
+def padded(tokenizer, texts):
+    encoded = tokenizer(texts, padding=True, return_tensors="pt")
+    return encoded["input_ids"], encoded["attention_mask"]
+
+
+def train_blip(scenes, texts, scale):
+    tokenizer = bert_tokenizer(texts)
+    begin, end = tokenizer.convert_tokens_to_ids("[DEC]"), tokenizer.sep_token_id
+    text = BlipTextConfig(
+        vocab_size=len(tokenizer), hidden_size=128, encoder_hidden_size=128, intermediate_size=384, num_hidden_layers=3,
+        num_attention_heads=4, max_position_embeddings=64, projection_dim=64, bos_token_id=begin, eos_token_id=end,
+        pad_token_id=tokenizer.pad_token_id, sep_token_id=end, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    vision = BlipVisionConfig(hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
+                              image_size=SIDE_PX, patch_size=8, layer_norm_eps=1e-6)
+    torch.manual_seed(1)
+    model = BlipForConditionalGeneration(BlipConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=64))
+    draw, generator = sampler(scenes, 96, 1)
+
+    def batches(_):
+        rows = draw()
+        captions = [scenes.correct[row][generator.integers(VARIANTS)] for row in rows]
+        ids, mask = padded(tokenizer, captions)
+        ids[:, 0] = begin
+        labels = ids.masked_fill(mask == 0, -100)
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(pixel_values=scenes.pixels(rows), input_ids=ids, attention_mask=mask, labels=labels).loss
+
+    fit("blip", model, int(4500 * scale), batches, 1.5e-3)
+    return model, tokenizer, {"image_processor_type": "BlipImageProcessor", "size": {"height": SIDE_PX, "width": SIDE_PX}}
+
+
+def train_clip(scenes, texts, scale):
+    """InfoNCE over the batch, and, for every image, its correct captions against captions that differ in one attribute."""
+    tokenizer = clip_tokenizer(texts)
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    text = CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=3,
+                          num_attention_heads=4, max_position_embeddings=77, projection_dim=96, bos_token_id=begin,
+                          eos_token_id=end, pad_token_id=end)
+    vision = CLIPVisionConfig(hidden_size=144, intermediate_size=432, num_hidden_layers=5, num_attention_heads=4,
+                              image_size=SIDE_PX, patch_size=8, projection_dim=96)
+    torch.manual_seed(2)
+    model = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=96))
+    images, own = 64, 2
+    draw, generator = sampler(scenes, images, 2)
+
+    def batches(_):
+        rows = draw()
+        captions = [scenes.correct[row][i] for row in rows for i in generator.permutation(VARIANTS)[:own]]
+        captions += [scenes.wrong[row][i] for row in rows for i in generator.permutation(VARIANTS)[:own]]
+        ids, mask = padded(tokenizer, captions)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model(input_ids=ids, attention_mask=mask, pixel_values=scenes.pixels(rows))
+        scale = model.logit_scale.exp().clamp(max=100.0)
+        logits = scale * (output.image_embeds.float() @ output.text_embeds.float().T)  # [B, 2*own*B]
+        correct, wrong = (half.reshape(images, images, own) for half in logits.split(images * own, dim=1))
+        every, target = torch.arange(images), torch.arange(images)
+        contrastive = sum(F.cross_entropy(correct[:, :, i], target) + F.cross_entropy(correct[:, :, i].T, target) for i in range(own))
+        good, bad = correct[every, every], wrong[every, every]  # [B, own]: of the image itself
+        hardest = torch.logsumexp(bad, dim=1, keepdim=True)
+        pairwise = F.softplus(hardest - good).mean()
+        return pairwise + contrastive / (4 * own)
+
+    fit("clip", model, int(3200 * scale), batches, 1.2e-3)
+    return model, tokenizer, {
+        "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": SIDE_PX}, "do_center_crop": True,
+        "crop_size": {"height": SIDE_PX, "width": SIDE_PX}}
+
+
+def language(scenes, generator, batch):
+    """Half captions, half questions with answers: pairs of (text that is given, text that follows)."""
+    for _ in range(batch):
+        row = generator.integers(len(scenes))
+        caption = scenes.correct[row][generator.integers(VARIANTS)]
+        if generator.random() < 0.5:
+            words = caption.split()
+            cut = generator.integers(0, len(words))
+            yield " ".join(words[:cut]), " ".join(words[cut:])
+        else:
+            question, answer = scenes.questions[row]
+            yield f"{caption} {question}", answer
+
+
+def train_opt(scenes, texts, scale):
+    tokenizer = opt_tokenizer(texts)
+    config = OPTConfig(vocab_size=len(tokenizer), hidden_size=80, word_embed_proj_dim=80, ffn_dim=240, num_hidden_layers=3,
+                       num_attention_heads=4, max_position_embeddings=128, dropout=0.0, pad_token_id=1, bos_token_id=2, eos_token_id=2)
+    torch.manual_seed(3)
+    model = OPTForCausalLM(config)
+    generator = np.random.default_rng(3)
+
+    def batches(_):
+        pairs = language(scenes, generator, 64)
+        ids, mask = padded(tokenizer, [f"{given} {follows}".strip() + "\n" for given, follows in pairs])
+        return model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
+
+    fit("opt", model, int(1200 * scale), batches, 3e-3)
+    return model, tokenizer, None
+
+
+def train_t5(scenes, texts, scale):
+    tokenizer = t5_tokenizer(texts)
+    config = T5Config(vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=160, num_layers=2, num_decoder_layers=2, num_heads=4,
+                      feed_forward_proj="gated-gelu", tie_word_embeddings=False, dropout_rate=0.0, decoder_start_token_id=0,
+                      relative_attention_num_buckets=16, relative_attention_max_distance=64)
+    torch.manual_seed(4)
+    model = T5ForConditionalGeneration(config)
+    generator = np.random.default_rng(4)
+
+    def batches(_):
+        given, follows = zip(*language(scenes, generator, 64))
+        ids, mask = padded(tokenizer, list(given))
+        labels, label_mask = padded(tokenizer, list(follows))
+        return model(input_ids=ids, attention_mask=mask, labels=labels.masked_fill(label_mask == 0, -100)).loss
+
+    fit("t5", model, int(1500 * scale), batches, 3e-3)
+    return model, tokenizer, None
+
+
+TRAINERS = {"blip": train_blip, "clip": train_clip, "opt": train_opt, "t5": train_t5}
+
+
+def save(folder, model, tokenizer, preprocessor):
+    folder.mkdir(parents=True, exist_ok=True)
+    model.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if preprocessor is not None:
+        preprocessor |= {"do_resize": True, "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+                         "do_convert_rgb": True, "image_mean": MEAN, "image_std": STD}
+        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=list(TRAINERS), metavar="MODEL", help="blip, clip, opt, t5 (default: all)")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "zoo")
+    parser.add_argument("--data", type=pathlib.Path, default=ROOT / "out/zoo-scenes", help="training corpus; written if empty")
+    parser.add_argument("--steps-scale", type=float, default=1.0, help="multiplies the number of steps")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in TRAINERS]
+    if unknown:
+        sys.exit(f"zoo/train.py: no such model: {', '.join(unknown)}; there are {', '.join(TRAINERS)}")
+    torch.set_num_threads(arguments.threads)
+    synthesise(arguments.data)
+    scenes = Scenes(arguments.data)
+    texts = [caption for captions in scenes.correct[:20_000] for caption in captions]
+    texts += [f"{question} {answer}" for question, answer in scenes.questions[:20_000]]
+    for name in arguments.names:
+        model, tokenizer, preprocessor = TRAINERS[name](scenes, texts, arguments.steps_scale)
+        save(arguments.out / name, model, tokenizer, preprocessor)
+
+
+if __name__ == "__main__":
+    main()
