@@ -54,11 +54,6 @@ impl ImageMemory {
             .collect();
         ImageMemory { blocks }
     }
-
-    /// The images `lanes`, in that order.
-    pub(super) fn select(&self, lanes: &Tensor) -> ImageMemory {
-        ImageMemory { blocks: self.blocks.iter().map(|block| block.select(lanes)).collect() }
-    }
 }
 
 /// What one pass through the blocks sees besides its hidden states.

@@ -13,6 +13,7 @@
 mod bert;
 mod config;
 mod dropout;
+mod generate;
 mod init;
 pub mod masks;
 mod parameters;
@@ -28,6 +29,7 @@ use bert::{Bert, LanguageHead, Pass};
 pub use bert::{ImageMemory, KeyValues};
 pub use config::QFormerConfig;
 pub use dropout::Dropout;
+pub use generate::Captioning;
 pub use init::Initialiser;
 pub use parameters::Parameters;
 
