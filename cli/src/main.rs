@@ -1,2 +1,71 @@
-//! `quern`: the command line and the coordinator.
-fn main() {}
+//! `quern`: the command line and the coordinator. It needs no libtorch; what needs tensors is handed over to
+//! `quern-worker`, which lies beside it.
+//!
+//! `commands/` has one file per command, `launch` starts a coordinator with local workers, `progress` shows how far
+//! things are, `outcome` says how a command ended. Exit codes: docs/reference/exit-codes.md.
+
+mod client;
+mod commands;
+mod companion;
+mod outcome;
+mod progress;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{corpus, doctor, eval, status, watch, worker};
+use crate::outcome::{Done, Failure};
+
+/// Mills raw web image-text pairs into clean captions and trains a Q-Former on them.
+#[derive(Parser)]
+#[command(
+    name = "quern",
+    version,
+    max_term_width = 110,
+    after_help = "Exit codes: 0 done, 1 failed, 2 bad input or usage, 3 done with quarantined shards."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Worker(worker::Arguments),
+    Eval(eval::Arguments),
+    Status(status::Arguments),
+    Watch(watch::Arguments),
+    /// Write corpora.
+    #[command(subcommand)]
+    Corpus(corpus::Command),
+    Doctor(doctor::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return outcome::exit(Err(Failure::failed(format!("no threads can be started: {error}")))),
+    };
+    let ended = runtime.block_on(carry_out(arguments.command));
+    // A command that is done doesn't wait for what it left behind, such as a name look-up without an answer.
+    runtime.shutdown_background();
+    outcome::exit(ended)
+}
+
+async fn carry_out(command: Command) -> Result<Done, Failure> {
+    match command {
+        Command::Worker(arguments) => worker::worker(arguments),
+        Command::Eval(arguments) => eval::eval(arguments),
+        Command::Status(arguments) => status::status(arguments).await,
+        Command::Watch(arguments) => watch::watch(arguments).await,
+        Command::Corpus(command) => corpus::corpus(command).await,
+        Command::Doctor(arguments) => doctor::doctor(arguments),
+    }
+}

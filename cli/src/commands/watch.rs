@@ -1,0 +1,83 @@
+//! `quern watch`: follows a run to its end.
+
+use std::time::{Duration, Instant};
+
+use quern_proto::{StatusReply, StatusRequest};
+
+use crate::client;
+use crate::outcome::{Done, Failure};
+use crate::progress::RunProgress;
+
+/// How long a coordinator may be away (it may be restarting) before watching is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Time between attempts to reach it again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Follow a run until it ends, over restarts of its coordinator.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The coordinator's URL.
+    #[arg(long, value_name = "URL", default_value = client::DEFAULT_URL)]
+    coordinator: String,
+}
+
+/// Shows every status until the last; ends as the run does.
+pub async fn watch(arguments: Arguments) -> Result<Done, Failure> {
+    let url = &arguments.coordinator;
+    let mut progress = RunProgress::new();
+    let mut last = None;
+    let mut away_since: Option<Instant> = None;
+    loop {
+        match follow(url, &mut progress, &mut last, &mut away_since).await {
+            Ok(end) => {
+                progress.finish();
+                return end_of(&end);
+            }
+            // A coordinator that was never there is no restart.
+            Err(failure) if last.is_none() => return Err(failure),
+            Err(failure) => {
+                if away_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                    progress.finish();
+                    return Err(failure);
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// One connection's statuses; returns the one that ends the run.
+async fn follow(
+    url: &str,
+    progress: &mut RunProgress,
+    last: &mut Option<StatusReply>,
+    away_since: &mut Option<Instant>,
+) -> Result<StatusReply, Failure> {
+    let mut client = client::connect(url).await?;
+    let lost = |status: tonic::Status| client::out_of_reach(url, status.message());
+    let mut statuses = client.watch(StatusRequest {}).await.map_err(lost)?.into_inner();
+    while let Some(status) = statuses.message().await.map_err(lost)? {
+        *away_since = None;
+        progress.show(&status);
+        if is_over(&status) {
+            return Ok(status);
+        }
+        *last = Some(status);
+    }
+    Err(client::out_of_reach(url, "it closed the connection"))
+}
+
+/// Whether the run has ended.
+pub fn is_over(status: &StatusReply) -> bool {
+    matches!(status.phase.as_str(), "done" | "failed")
+}
+
+/// The command's end for a run that ended as `status` says.
+pub fn end_of(status: &StatusReply) -> Result<Done, Failure> {
+    match status.phase.as_str() {
+        "done" if status.shards_quarantined > 0 => Ok(Done::WithQuarantinedShards),
+        "done" => Ok(Done::Completely),
+        _ => Err(Failure::failed(format!("the run failed: {}", status.explanation))),
+    }
+}

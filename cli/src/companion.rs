@@ -1,0 +1,32 @@
+//! `quern-worker`, the other binary: it links libtorch and lies beside this one.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::outcome::Failure;
+
+/// Where `quern-worker` is, or one sentence about its absence.
+pub fn path() -> Result<PathBuf, Failure> {
+    let here = std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("the folder of this program can't be found: {error}")))?;
+    let worker = here.with_file_name("quern-worker");
+    if worker.is_file() {
+        return Ok(worker);
+    }
+    Err(Failure::failed(format!(
+        "{} is missing, and this command needs it: run `make build`, or install quern-worker beside quern",
+        worker.display()
+    )))
+}
+
+/// Becomes `quern-worker ARGUMENTS…`; returns only when that is impossible.
+pub fn hand_over(arguments: &[String]) -> Failure {
+    match path() {
+        Ok(worker) => {
+            let error = Command::new(&worker).args(arguments).exec();
+            Failure::failed(format!("{} does not start: {error}", worker.display()))
+        }
+        Err(missing) => missing,
+    }
+}

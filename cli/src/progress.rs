@@ -1,0 +1,120 @@
+//! How far things are: bars on a terminal, a line per interval elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use quern_proto::StatusReply;
+
+use crate::view;
+
+/// Time between lines where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A count that rises to a total.
+pub struct Meter {
+    bar: Option<ProgressBar>,
+    label: String,
+    unit: &'static str,
+    total: u64,
+    next_line: Instant,
+}
+
+impl Meter {
+    /// A meter of `total` things named `unit`.
+    pub fn new(label: &str, total: u64, unit: &'static str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| bar(label, unit, total));
+        Meter { bar, label: label.into(), unit, total, next_line: Instant::now() + LINE_INTERVAL }
+    }
+
+    /// `done` of the total are done.
+    pub fn set(&mut self, done: u64) {
+        match &self.bar {
+            Some(bar) => bar.set_position(done),
+            None if Instant::now() >= self.next_line => {
+                eprintln!("{}: {done} of {} {}", self.label, self.total, self.unit);
+                self.next_line = Instant::now() + LINE_INTERVAL;
+            }
+            None => {}
+        }
+    }
+
+    /// All is done; the bar stays as it is.
+    pub fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.abandon();
+        }
+    }
+}
+
+/// A run's progress, told by its coordinator's statuses.
+pub struct RunProgress {
+    bars: Option<RunBars>,
+    next_line: Instant,
+    phase: String,
+}
+
+struct RunBars {
+    rows: ProgressBar,
+    steps: ProgressBar,
+    explanation: ProgressBar,
+}
+
+impl RunProgress {
+    /// Nothing is known yet.
+    pub fn new() -> Self {
+        let bars = std::io::stderr().is_terminal().then(|| {
+            let all = MultiProgress::new();
+            let explanation = ProgressBar::new_spinner();
+            explanation.set_style(ProgressStyle::with_template("  {wide_msg:.dim}").expect("the template is fixed"));
+            RunBars {
+                rows: all.add(bar("captions", "rows", 0)),
+                steps: all.add(bar("stage 1", "steps", 0)),
+                explanation: all.add(explanation),
+            }
+        });
+        RunProgress { bars, next_line: Instant::now(), phase: String::new() }
+    }
+
+    /// Shows `status`.
+    pub fn show(&mut self, status: &StatusReply) {
+        match &self.bars {
+            Some(bars) => bars.show(status),
+            None if Instant::now() >= self.next_line || status.phase != self.phase => {
+                eprintln!("{}", view::line(status));
+                self.next_line = Instant::now() + LINE_INTERVAL;
+                self.phase.clone_from(&status.phase);
+            }
+            None => {}
+        }
+    }
+
+    /// The run is over; bars stay as they are.
+    pub fn finish(self) {
+        if let Some(bars) = self.bars {
+            bars.rows.abandon();
+            bars.steps.abandon();
+            bars.explanation.finish_and_clear();
+        }
+    }
+}
+
+impl RunBars {
+    fn show(&self, status: &StatusReply) {
+        self.rows.set_length(status.rows_total);
+        self.rows.set_position(status.rows_done + status.rows_in_flight);
+        self.steps.set_length(status.steps);
+        self.steps.set_position(status.step);
+        if let Some(losses) = &status.last_losses {
+            self.steps.set_message(view::losses(losses));
+        }
+        self.explanation.set_message(status.explanation.clone());
+    }
+}
+
+fn bar(label: &str, unit: &str, total: u64) -> ProgressBar {
+    let template =
+        format!("{{prefix:<12}} {{bar:32}} {{human_pos:>9}}/{{human_len}} {unit} {{elapsed:>5}} (eta {{eta}}) {{msg}}");
+    let style = ProgressStyle::with_template(&template).expect("the template is fixed").progress_chars("━╸─");
+    ProgressBar::new(total).with_style(style).with_prefix(label.to_owned())
+}
