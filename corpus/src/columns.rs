@@ -153,7 +153,9 @@ fn describe(field: &Type) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parquet::basic::ConvertedType;
     use parquet::schema::parser::parse_message_type;
+    use parquet::schema::types::ColumnDescPtr;
 
     fn schema(text: &str) -> SchemaDescriptor {
         SchemaDescriptor::new(Arc::new(parse_message_type(text).unwrap()))
@@ -199,7 +201,9 @@ mod tests {
         let schema = schema(WEB);
         let leaves = find(&schema, &columns("jpg", "caption", "none")).unwrap();
         let bytes = text_as_bytes(&schema, leaves).unwrap();
-        let types: Vec<_> = bytes.columns().iter().map(|c| c.logical_type_ref().is_some()).collect();
-        assert_eq!(types, [false, false, false, true, false]);
+        let is_text = |column: &ColumnDescPtr| column.converted_type() == ConvertedType::UTF8;
+        let texts = |schema: &SchemaDescriptor| schema.columns().iter().map(is_text).collect::<Vec<_>>();
+        assert_eq!(texts(&schema), [false, true, false, true, false]);
+        assert_eq!(texts(&bytes), [false, false, false, true, false]);
     }
 }

@@ -8,6 +8,8 @@
 //! - [`toy`]: a world whose correct captions are known.
 
 mod columns;
+#[cfg(test)]
+mod counted;
 #[cfg(feature = "images")]
 pub mod images;
 mod keyed;
