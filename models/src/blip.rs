@@ -265,3 +265,6 @@ impl Blip {
         ids.repeat([image_states.size()[0], 1])
     }
 }
+
+#[cfg(test)]
+mod tests;
