@@ -13,6 +13,7 @@
 //! No operation records gradients: results are leaves (see DESIGN 3.4, the graph is cut at the features).
 
 mod error;
+mod nccl;
 mod solo;
 mod sum;
 mod tcp;
@@ -20,6 +21,7 @@ mod tcp;
 use tch::Tensor;
 
 pub use error::{CollectiveError, Operation};
+pub use nccl::{NcclCollective, NcclProbe, probe};
 pub use solo::Solo;
 pub use tcp::{TcpCollective, TcpOptions, local_world};
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quern_collective::{Collective, CollectiveError, Solo, local_world};
+use quern_collective::{Collective, CollectiveError, NcclCollective, Solo, TcpOptions, local_world};
 use tch::{Device, Kind, Tensor};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -211,4 +211,82 @@ fn an_aborted_world_stays_aborted() {
         let again = world.barrier();
         assert!(matches!(again, Err(CollectiveError::Aborted { .. })), "{again:?}");
     }
+}
+
+#[test]
+fn nccl_is_found_or_the_probe_says_what_is_missing() {
+    match quern_collective::probe() {
+        Ok(found) => {
+            assert!(found.path.is_absolute(), "{found:?}");
+            assert!(found.version.starts_with("2."), "{found:?}");
+        }
+        Err(error) => assert!(matches!(error, CollectiveError::NcclMissing { .. }), "{error}"),
+    }
+}
+
+#[test]
+fn nccl_without_a_gpu_is_an_error_and_not_a_panic() {
+    // A device index that no machine has, so that the test means the same with and without GPUs.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addresses = vec![listener.local_addr().unwrap().to_string()];
+    let options = TcpOptions { rank: 0, addresses, token: 1, deadline: DEADLINE };
+    let error = NcclCollective::connect(listener, options, 4096).map(drop).unwrap_err();
+    let fits = matches!(error, CollectiveError::NcclMissing { .. } | CollectiveError::Nccl { .. });
+    assert!(fits, "{error}");
+}
+
+/// Opens libtorch's CUDA half, as `quern-worker` does first thing; how many devices there are.
+fn cuda_devices() -> usize {
+    // SAFETY: a constant C string; the library stays open.
+    unsafe { libc::dlopen(c"libtorch_cuda.so".as_ptr(), libc::RTLD_LAZY | libc::RTLD_GLOBAL) };
+    usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
+}
+
+#[test]
+#[ignore = "needs a GPU per rank: NCCL is NOT exercised without one"]
+fn nccl_conforms_with_one_rank_per_gpu() {
+    let devices = cuda_devices();
+    assert!(devices > 0, "no CUDA device: NCCL was not exercised");
+    for size in 1..=devices.min(4) {
+        let listeners: Vec<_> = (0..size).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
+        let ranks: Vec<_> = listeners
+            .into_iter()
+            .enumerate()
+            .map(|(rank, listener)| {
+                let options = TcpOptions { rank, addresses: addresses.clone(), token: 1, deadline: DEADLINE };
+                std::thread::spawn(move || {
+                    let world = NcclCollective::connect(listener, options, rank).unwrap();
+                    suite(&world, Device::Cuda(rank));
+                    world.barrier().unwrap();
+                })
+            })
+            .collect();
+        ranks.into_iter().for_each(|rank| rank.join().expect("a rank panicked"));
+    }
+}
+
+#[test]
+#[ignore = "needs two GPUs: NCCL is NOT exercised without them"]
+fn nccl_gives_up_on_a_dead_rank_at_the_deadline() {
+    assert!(cuda_devices() > 1, "fewer than two CUDA devices: NCCL was not exercised");
+    let deadline = Duration::from_secs(5);
+    let listeners: Vec<_> = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
+    let mut worlds: Vec<_> = listeners
+        .into_iter()
+        .enumerate()
+        .map(|(rank, listener)| {
+            let options = TcpOptions { rank, addresses: addresses.clone(), token: 1, deadline };
+            std::thread::spawn(move || NcclCollective::connect(listener, options, rank).unwrap())
+        })
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|rank| rank.join().unwrap())
+        .collect();
+    worlds[1].abort();
+    let tensor = Tensor::ones([1024], (Kind::Float, Device::Cuda(0)));
+    let error = worlds[0].all_reduce_sum(&[tensor]).map(drop).unwrap_err();
+    assert!(matches!(error, CollectiveError::PeerLost { rank: 1, .. } | CollectiveError::Deadline { .. }), "{error}");
+    worlds.clear();
 }

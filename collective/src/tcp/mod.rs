@@ -76,6 +76,18 @@ impl TcpCollective {
         })
     }
 
+    /// [`all_gather`](Collective::all_gather) on behalf of `operation`, which errors and frames then name.
+    pub(crate) fn gather(&self, operation: Operation, local: &Tensor) -> Result<Vec<Tensor>> {
+        self.run(operation, |round| {
+            sum::check_ragged(operation, local)?;
+            let mine = round.prepare(local)?;
+            let received = round.exchange(|_| Some(&mine), |_| true, 0)?;
+            let gathered = round.with_own(received, &mine)?;
+            round.check_trailing(&gathered, &mine)?;
+            Ok(gathered)
+        })
+    }
+
     /// Runs an operation: checks the state, hands a [`Round`] to `body`, ends the world when it fails.
     fn run<T>(&self, operation: Operation, body: impl FnOnce(&mut Round<'_>) -> Result<T>) -> Result<T> {
         let mut sequence = self.sequence.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -107,14 +119,7 @@ impl Collective for TcpCollective {
     }
 
     fn all_gather(&self, local: &Tensor) -> Result<Vec<Tensor>> {
-        self.run(Operation::AllGather, |round| {
-            sum::check_ragged(Operation::AllGather, local)?;
-            let mine = round.prepare(local)?;
-            let received = round.exchange(|_| Some(&mine), |_| true, 0)?;
-            let gathered = round.with_own(received, &mine)?;
-            round.check_trailing(&gathered, &mine)?;
-            Ok(gathered)
-        })
+        self.gather(Operation::AllGather, local)
     }
 
     fn all_reduce_sum(&self, tensors: &[Tensor]) -> Result<Vec<Tensor>> {
