@@ -1,1 +1,37 @@
-//! CapFilt's output: layout, selection, quarantine, manifest, verify, report (no torch).
+//!
+//! The CapFilt pass (BLIP, arXiv 2201.12086; BLIP-2 §3.3) writes captions for an image, ranks them together with its web
+//! caption and keeps the best. What needs a device is in `quern-capfilt-engine`; here is everything else:
+//!
+//! - [`Candidate`], [`distinct`], [`select`]: which captions there are and which are kept;
+//! - [`PartRow`], [`encode_part`], [`Part`]: a shard's result as parquet, the same bytes every time;
+//! - [`read_captions`], [`read_data`], [`read_quarantine`]: the way back;
+//! - [`Manifest`]: which parts make up an output;
+//! - `report`: an output as a page to look at (crate feature `report`).
+//!
+//! # Layout of an output
+//! ```text
+//! data/{shard}-{digest}.parquet        rows that are kept or passed through, in the shard's order
+//! quarantine/{shard}-{digest}.parquet  rows that could not be processed, with stage and reason
+//! manifest.json                        the parts in shard order, totals, recipe, versions
+//! ```
+//! A file's digest is that of its own bytes. A shard without rows of one kind has no file of that kind.
+
+mod candidate;
+mod manifest;
+mod models;
+mod part;
+mod provenance;
+mod read;
+mod row;
+mod schema;
+
+pub use candidate::{Candidate, Source, distinct, select};
+pub use manifest::{MANIFEST, Manifest, ManifestError, PartEntry, QuarantinedShard, Totals};
+pub use models::{ModelFileError, model_digests};
+pub use part::{Part, PartError, encode_part};
+pub use provenance::Provenance;
+pub use read::{
+    CaptionRow, DataRow, KeptCaption, QuarantineRow, ReadPartError, read_captions, read_data, read_provenance,
+    read_quarantine,
+};
+pub use row::{PartRow, RowOutcome, Stage, pass_through};
