@@ -58,7 +58,10 @@ fn main() -> ExitCode {
     let outcome = match (runtime, arguments.command) {
         (Err(error), _) => Err(format!("the async runtime does not start: {error}")),
         (Ok(runtime), Command::Run(arguments)) => runtime.block_on(run(arguments)),
-        (Ok(runtime), Command::Eval(command)) => runtime.block_on(evaluate::run(command)).map(|()| ExitCode::SUCCESS),
+        (Ok(runtime), Command::Eval(command)) => {
+            drop(runtime);
+            evaluate::run(command).map(|()| ExitCode::SUCCESS)
+        },
         (Ok(_), Command::Doctor) => {
             println!("{}", doctor::report());
             Ok(ExitCode::SUCCESS)

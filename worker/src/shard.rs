@@ -131,10 +131,13 @@ impl Mill {
         }
         let engine = self.engine().await?;
         let delay = self.script.decode_delay();
+        let threads = self.recipe.cluster.threads as i32;
         let work = tokio::task::spawn_blocking(move || {
             if let Some(delay) = delay {
                 std::thread::sleep(delay);
             }
+            // OpenMP counts threads per calling thread.
+            tch::set_num_threads(threads);
             engine.run_rows(chunk)
         });
         let rows = work.await.map_err(|e| AgentError::Setup(format!("the captioning thread died: {e}")))?;

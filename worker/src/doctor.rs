@@ -1,0 +1,39 @@
+//! What of libtorch, CUDA and NCCL this process finds, as one line of JSON for `quern doctor`.
+
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Report {
+    torch: String,
+    cuda_devices: Vec<CudaDevice>,
+    nccl: Option<Nccl>,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct CudaDevice {
+    name: String,
+    memory_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Nccl {
+    path: String,
+    version: String,
+}
+
+/// The report. It runs only where libtorch was found: the binary doesn't start without it.
+pub fn report() -> String {
+    let probed = quern_collective::probe();
+    let (devices, error) = match quern_collective::cuda::devices() {
+        Ok(devices) => (devices, None),
+        Err(reason) => (Vec::new(), Some(reason.to_string())),
+    };
+    let report = Report {
+        torch: tch::version().to_owned(),
+        cuda_devices: devices.into_iter().map(|d| CudaDevice { name: d.name, memory_bytes: d.memory_bytes }).collect(),
+        nccl: probed.ok().map(|nccl| Nccl { path: nccl.path.display().to_string(), version: nccl.version }),
+        error,
+    };
+    serde_json::to_string(&report).expect("a report has string keys only")
+}
