@@ -1,1 +1,30 @@
-//! gRPC, journal and clock around the machine.
+//! The coordinator: gRPC, journal and clock around the machine.
+//!
+//! ```text
+//!   gRPC calls ──▶ service ──events──▶ ledger ──records──▶ journal (SQLite, one sync per batch)
+//!   workers, CLI      ▲                  │  owns the machine
+//!                     └────answers───────┤  only after the sync
+//!   clock ────────ticks────▶             ├──chores──▶ plan the corpus, write the manifest
+//!                                        └──status──▶ Status, Watch, progress bars
+//! ```
+//!
+//! All decisions are [`quern_machine`]'s. What is here carries them out: [`serve`] opens the journal, recovers the
+//! machine from it, and answers calls until it is told to stop. Killing the process at any moment loses nothing that a
+//! worker was told was accepted.
+
+mod chores;
+mod clock;
+mod errors;
+mod journal;
+mod ledger;
+mod secrets;
+mod serve;
+mod service;
+mod status;
+
+pub use clock::{Clock, ScriptedClock, SystemClock};
+pub use journal::{Journal, JournalError, MemoryJournal, RunIdentity, SqliteJournal};
+pub use serve::{Coordinator, Outcome, ServeError, ServeOptions, serve};
+
+/// The version of this build; a worker of another version is refused.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

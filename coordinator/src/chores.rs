@@ -1,0 +1,151 @@
+//! The coordinator's chores: cutting the corpus into shards, and writing the manifest when all are settled.
+//!
+//! A chore is asked for by the state (see `Machine::chore`), so it is asked for again after a restart; doing it twice
+//! gives the same.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quern_capfilt::{Manifest, PartEntry, Provenance, QuarantinedShard, read_provenance};
+use quern_corpus::{ShardSpec, plan, store};
+use quern_machine::{Event, Settled, SettledShard, ShardId, ShardPlan, UnreadableFile};
+use quern_recipes::Recipe;
+use tokio::sync::mpsc;
+
+use crate::VERSION;
+use crate::errors::CallError;
+use crate::ledger::{Job, Ledger};
+
+/// First pause before a chore is tried again; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Who does the chores.
+pub(crate) struct Chores {
+    pub recipe: Recipe,
+    pub recipe_hash: String,
+    pub run_id: String,
+    pub ledger: Ledger,
+}
+
+impl Chores {
+    /// Does jobs as they come, until the ledger is closed.
+    pub async fn carry_out(self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        while let Some(job) = jobs.recv().await {
+            match job {
+                Job::Plan => self.deliver(self.plan().await).await,
+                Job::WriteManifest(shards) => self.write_manifest(shards).await,
+            }
+        }
+    }
+
+    /// Tells the ledger what came of a chore, again until the journal has it.
+    async fn deliver(&self, event: Event) {
+        let mut pause = FIRST_PAUSE;
+        while let Err(CallError::Unavailable(reason)) = self.ledger.tell(event.clone()).await {
+            tracing::warn!(reason, "a chore's result can't be journalled yet");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn plan(&self) -> Event {
+        let mut shards = Vec::new();
+        let mut unreadable = Vec::new();
+        for dataset in &self.recipe.datasets {
+            match plan::plan_dataset(dataset, self.recipe.shard_rows).await {
+                Ok(planned) => {
+                    shards.extend(planned.shards.into_iter().map(plan_of));
+                    unreadable.extend(
+                        planned
+                            .unreadable
+                            .into_iter()
+                            .map(|file| UnreadableFile { shard: plan_of(file.shard), reason: file.reason }),
+                    );
+                }
+                Err(error) => return Event::ChoreFailed { cause: error.to_string() },
+            }
+        }
+        Event::Planned { shards, unreadable }
+    }
+
+    /// Writes the manifest, again until the store takes it.
+    async fn write_manifest(&self, shards: Vec<SettledShard>) {
+        let mut pause = FIRST_PAUSE;
+        while let Err(reason) = self.try_manifest(&shards).await {
+            tracing::warn!(reason, "the manifest is put off");
+            self.deliver(Event::ChoreDelayed { reason }).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        self.deliver(Event::ManifestWritten).await;
+    }
+
+    async fn try_manifest(&self, shards: &[SettledShard]) -> Result<(), String> {
+        let unwritten = |error: &dyn std::error::Error| format!("The manifest can't be written: {error}");
+        let output = store::open(&self.recipe.output).map_err(|error| unwritten(&error))?;
+        let mut parts = Vec::new();
+        let mut quarantined = Vec::new();
+        for SettledShard { plan, outcome } in shards {
+            let shard = spec_of(plan);
+            match outcome {
+                Settled::Done(part) => parts.push(PartEntry {
+                    shard: shard.shard,
+                    dataset: shard.dataset,
+                    file: shard.file,
+                    row_start: shard.row_start,
+                    rows: part.rows,
+                    kept: part.kept,
+                    passed: part.passed,
+                    quarantined: part.quarantined,
+                    data: part.data.clone(),
+                    quarantine: part.quarantine.clone(),
+                    digest: part.digest.clone(),
+                    bytes: part.bytes,
+                }),
+                Settled::Quarantined { reason } => {
+                    quarantined.push(QuarantinedShard { shard, reason: reason.clone() });
+                }
+            }
+        }
+        let provenance = self.provenance(&output, &parts).await?;
+        let manifest = Manifest::new(&self.recipe, &provenance, BTreeMap::new(), parts, quarantined);
+        manifest.write(&output).await.map_err(|error| unwritten(&error))
+    }
+
+    /// Where all parts came from. The models' digests are those that the first part with ranked rows carries: the models
+    /// themselves need not be where the coordinator is.
+    async fn provenance(&self, output: &store::Folder, parts: &[PartEntry]) -> Result<Provenance, String> {
+        let ranked = parts.iter().filter(|part| part.kept > 0).find_map(|part| part.data.as_ref());
+        let models = match ranked {
+            None => BTreeMap::new(),
+            Some(name) => {
+                let unread = |error: &dyn std::error::Error| format!("The part {name} can't be read back: {error}");
+                let bytes = output.get(name).await.map_err(|error| unread(&error))?;
+                read_provenance(bytes).map_err(|error| unread(&error))?.models
+            }
+        };
+        Ok(Provenance {
+            run_id: self.run_id.clone(),
+            recipe_hash: self.recipe_hash.clone(),
+            seed: self.recipe.seed,
+            models,
+            version: VERSION.into(),
+        })
+    }
+}
+
+fn plan_of(spec: ShardSpec) -> ShardPlan {
+    let ShardSpec { shard, dataset, file, row_start, rows } = spec;
+    ShardPlan { shard: ShardId(shard.0), dataset, file, row_start, rows }
+}
+
+fn spec_of(plan: &ShardPlan) -> ShardSpec {
+    ShardSpec {
+        shard: quern_corpus::ShardId(plan.shard.0.clone()),
+        dataset: plan.dataset.clone(),
+        file: plan.file.clone(),
+        row_start: plan.row_start,
+        rows: plan.rows,
+    }
+}

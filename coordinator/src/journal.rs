@@ -1,0 +1,109 @@
+//! The journal: a run's durable records, in order.
+//!
+//! What a journal must guarantee: when [`Journal::append`] has returned `Ok`, all its records survive the machine's
+//! power being cut; when it has returned an error, [`Journal::replay`] says which of them are there, and they are so in
+//! every later replay. Appending is all or nothing.
+
+mod memory;
+mod sqlite;
+
+use std::path::PathBuf;
+
+use quern_machine::Record;
+
+pub use memory::MemoryJournal;
+pub use sqlite::SqliteJournal;
+
+/// Which run a journal is of. A journal of another one is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunIdentity {
+    /// The recipe's hash.
+    pub recipe_hash: String,
+    /// Where the parts are.
+    pub output: String,
+}
+
+/// A run's durable records.
+pub trait Journal: Send {
+    /// Hands over all records, in order.
+    ///
+    /// # Errors
+    /// When the journal can't be read, or holds what this version doesn't understand.
+    fn replay(&mut self, absorb: &mut dyn FnMut(Record)) -> Result<(), JournalError>;
+
+    /// Appends records in one transaction and syncs it.
+    ///
+    /// # Errors
+    /// When the records are not known to be durable: the caller must replay.
+    fn append(&mut self, records: &[&Record]) -> Result<(), JournalError>;
+}
+
+/// Why a journal can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Another coordinator has it open.
+    #[error("another coordinator works with the journal {path}: stop it, or give this one another journal")]
+    InUse {
+        /// The journal.
+        path: PathBuf,
+    },
+    /// It can't be created or opened.
+    #[error("the journal {path} can't be opened: {reason}; check the folder and its permissions")]
+    Open {
+        /// The journal.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// It isn't a journal, or not a whole one.
+    #[error(
+        "{path} is damaged or is not a journal of quern: {reason}; restore it from a backup, or move it away to run anew"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A newer version wrote it.
+    #[error(
+        "the journal {path} is of format {found}, this version of quern reads up to {known}: use the newer version"
+    )]
+    Newer {
+        /// The journal.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// The newest format known.
+        known: i64,
+    },
+    /// It is of another run.
+    #[error(
+        "the journal {path} is of another run: its {what} is {found}, here it is {expected}; give this run a journal of \
+         its own"
+    )]
+    OtherRun {
+        /// The journal.
+        path: PathBuf,
+        /// `recipe hash`, `output`.
+        what: &'static str,
+        /// The journal's.
+        found: String,
+        /// The run's.
+        expected: String,
+    },
+    /// No space is left.
+    #[error("the disk of the journal {path} is full: free some space there, the run goes on by itself")]
+    Full {
+        /// The journal.
+        path: PathBuf,
+    },
+    /// Reading or writing failed.
+    #[error("the journal {path} can't be read or written: {reason}")]
+    Io {
+        /// The journal.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
+}
