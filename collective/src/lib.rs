@@ -12,6 +12,7 @@
 //!
 //! No operation records gradients: results are leaves (see DESIGN 3.4, the graph is cut at the features).
 
+pub mod cuda;
 mod error;
 mod nccl;
 mod solo;
