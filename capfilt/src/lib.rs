@@ -6,6 +6,7 @@
 //! - [`PartRow`], [`encode_part`], [`Part`]: a shard's result as parquet, the same bytes every time;
 //! - [`read_captions`], [`read_data`], [`read_quarantine`]: the way back;
 //! - [`Manifest`]: which parts make up an output;
+//! - [`verify()`]: whether every input row is in the output exactly once;
 //! - `report`: an output as a page to look at (crate feature `report`).
 //!
 //! # Layout of an output
@@ -24,6 +25,7 @@ mod provenance;
 mod read;
 mod row;
 mod schema;
+pub mod verify;
 
 pub use candidate::{Candidate, Source, distinct, select};
 pub use manifest::{MANIFEST, Manifest, ManifestError, PartEntry, QuarantinedShard, Totals};
@@ -35,3 +37,4 @@ pub use read::{
     read_quarantine,
 };
 pub use row::{PartRow, RowOutcome, Stage, pass_through};
+pub use verify::{Verification, VerifyError, Violation, verify};

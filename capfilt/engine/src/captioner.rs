@@ -1,0 +1,115 @@
+//! The captioner: BLIP with its tokenizer and preprocessor; captions by nucleus sampling with keyed draws.
+
+use std::path::Path;
+
+use quern_corpus::{Keyed, Purpose};
+use quern_models::blip::Blip;
+use quern_models::generate::SamplingOptions;
+use quern_models::preprocessor::PreprocessorConfig;
+use quern_models::tokenize::Tokenizer;
+use quern_recipes::CapFilt;
+use tch::{Device, Kind, Tensor};
+
+use crate::EngineError;
+
+pub(crate) const ROLE: &str = "captioner";
+
+/// BLIP with all that it needs to caption images.
+pub struct Captioner {
+    blip: Blip,
+    tokenizer: Tokenizer,
+    /// What it wants done to an image.
+    pub preprocessor: PreprocessorConfig,
+    /// The prompt's ids, without BOS and end.
+    prompt: Vec<i64>,
+    sampling: SamplingOptions,
+    captions_per_image: usize,
+}
+
+impl Captioner {
+    /// Loads the recipe's captioner.
+    ///
+    /// # Errors
+    /// When a file is missing or broken, or model and recipe don't fit together.
+    pub fn load(config: &CapFilt, device: Device, kind: Kind) -> Result<Self, EngineError> {
+        let folder = Path::new(&config.captioner);
+        let model = |source| EngineError::Model { role: ROLE, source };
+        let unfit = |reason| EngineError::Unfit { role: ROLE, folder: config.captioner.clone(), reason };
+        let blip = Blip::load(folder, device, kind).map_err(model)?;
+        let preprocessor = PreprocessorConfig::read(folder).map_err(model)?;
+        let tokenizer = Tokenizer::load(folder).map_err(|source| EngineError::Tokenizer { role: ROLE, source })?;
+        check_image_size(&preprocessor, blip.config.vision_config.image_size).map_err(unfit)?;
+        let longest = blip.longest();
+        let sampling = sampling_options(config);
+        if sampling.max_length > longest {
+            let reason =
+                format!("its longest text has {longest} tokens, but `sampling.max_length` is {}", sampling.max_length);
+            return Err(unfit(reason));
+        }
+        let prompt = prompt_ids(&tokenizer, &config.prompt, longest as usize);
+        if prompt.len() as i64 + 1 >= sampling.max_length {
+            let (tokens, room) = (prompt.len(), sampling.max_length);
+            return Err(unfit(format!(
+                "the prompt has {tokens} tokens, which leaves no room in `sampling.max_length` {room}"
+            )));
+        }
+        Ok(Captioner {
+            blip,
+            tokenizer,
+            preprocessor,
+            prompt,
+            sampling,
+            captions_per_image: config.candidates as usize,
+        })
+    }
+
+    /// Captions of each image, without prompt and surrounding white space; they may repeat, and one may be empty.
+    /// `pixels [B, 3, S, S]`; `keys` are the rows' keys, `None` for an empty lane, whose captions mean nothing.
+    pub fn caption(&self, pixels: &Tensor, keys: &[Option<u64>], seed: u64) -> Vec<Vec<String>> {
+        let per_image = self.captions_per_image;
+        let mut uniforms = |lane: usize, step: usize| match keys[lane / per_image] {
+            Some(key) => {
+                let candidate = (lane % per_image) as u64;
+                Keyed::new(seed, key, Purpose::CaptionToken, candidate).uniform(step as u64)
+            }
+            None => 0.0,
+        };
+        let states = self.blip.encode_images(pixels);
+        let ids = self.blip.nucleus(&states, per_image as i64, &self.prompt, &self.sampling, &mut uniforms);
+        let text = |ids: &Vec<i64>| self.tokenizer.decode(ids).trim().to_owned();
+        ids.chunks(per_image).map(|captions| captions.iter().map(text).collect()).collect()
+    }
+}
+
+/// The model must be fed with images of its own size.
+pub(crate) fn check_image_size(preprocessor: &PreprocessorConfig, image_size: i64) -> Result<(), String> {
+    let (width, height) = preprocessor.output_size();
+    if i64::from(width) == image_size && i64::from(height) == image_size {
+        return Ok(());
+    }
+    Err(format!(
+        "its preprocessor makes images of {width}x{height}, but its `vision_config.image_size` is {image_size}"
+    ))
+}
+
+fn sampling_options(config: &CapFilt) -> SamplingOptions {
+    let sampling = &config.sampling;
+    SamplingOptions {
+        top_p: sampling.top_p,
+        top_k: sampling.top_k.map(i64::from),
+        temperature: sampling.temperature,
+        min_length: i64::from(sampling.min_length),
+        max_length: i64::from(sampling.max_length),
+        repetition_penalty: sampling.repetition_penalty,
+    }
+}
+
+/// The ids of `prompt` without the special tokens that the tokenizer puts around a text.
+fn prompt_ids(tokenizer: &Tokenizer, prompt: &str, longest: usize) -> Vec<i64> {
+    let around = tokenizer.encode("", longest);
+    let whole = tokenizer.encode(prompt, longest);
+    // BERT: [CLS] text [SEP]; whatever stands before and behind an empty text stands there around the prompt too.
+    let before = around.iter().zip(&whole).take_while(|(a, b)| a == b).count().min(around.len().div_ceil(2));
+    let behind = around.len() - before;
+    whole[before..whole.len() - behind].to_vec()
+}

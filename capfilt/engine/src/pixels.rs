@@ -1,0 +1,102 @@
+//! From encoded images to the pixels that the models see: decoded on a few threads, results in the order of the rows.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use quern_capfilt::{RowOutcome, Stage};
+use quern_corpus::images::{self, CropRounding, RgbImage};
+use quern_corpus::reader::RawRow;
+use quern_models::preprocessor::{PreprocessorConfig, Resize};
+use quern_recipes::ImageLimits;
+
+/// Threads that decode at most.
+const MAX_THREADS: usize = 4;
+
+/// The evaluation transform that a model's preprocessor asks for, as `[3, height, width]`.
+pub(crate) fn evaluation_pixels(image: &RgbImage, preprocessor: &PreprocessorConfig) -> Vec<f32> {
+    let resized = match preprocessor.resize {
+        Resize::ShortestSide { size, crop } => images::clip_eval(image, size, crop, CropRounding::HuggingFace),
+        Resize::Squash { width, height } => images::blip_eval(image, width, height),
+    };
+    let mut pixels = vec![0.0; resized.pixels.len()];
+    images::normalise_into(&resized, preprocessor.mean, preprocessor.std, &mut pixels);
+    pixels
+}
+
+/// Decodes every row's image and makes of it what `prepare` makes; a row without a decodable image gets the outcome that
+/// says so.
+pub(crate) fn decode_rows<T: Send>(
+    rows: &[RawRow],
+    limits: &ImageLimits,
+    prepare: impl Fn(&RgbImage) -> T + Sync,
+) -> Vec<Result<T, RowOutcome>> {
+    let decode = |row: &RawRow| {
+        let Some(bytes) = &row.image else {
+            return Err(RowOutcome::quarantined(Stage::Read, "image_missing", "the image is null"));
+        };
+        match images::decode(bytes, limits) {
+            Ok(image) => Ok(prepare(&image)),
+            Err(error) => Err(RowOutcome::quarantined(Stage::Decode, error.reason(), error.to_string())),
+        }
+    };
+    in_order(rows, decode)
+}
+
+/// `work` on every item, on as many threads as there are cores (four at most), results in the order of the items.
+fn in_order<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = cores.min(MAX_THREADS).min(items.len());
+    if threads <= 1 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let (sender, receiver) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            let (sender, next, work) = (sender.clone(), &next, &work);
+            scope.spawn(move || {
+                while let Some((at, item)) = take(items, next) {
+                    sender.send((at, work(item))).expect("the receiver outlives the scope");
+                }
+            });
+        }
+    });
+    drop(sender);
+    let mut done: Vec<(usize, T)> = receiver.into_iter().collect();
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The next item that no thread has taken.
+fn take<'a, I>(items: &'a [I], next: &AtomicUsize) -> Option<(usize, &'a I)> {
+    let at = next.fetch_add(1, Ordering::Relaxed);
+    items.get(at).map(|item| (at, item))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    #[test]
+    fn results_come_in_the_order_of_the_items_whoever_is_first() {
+        let items: Vec<usize> = (0..50).collect();
+        assert_eq!(in_order(&items, |&item| item * 2), items.iter().map(|item| item * 2).collect::<Vec<_>>());
+        assert_eq!(in_order(&[] as &[usize], |&item| item), [0usize; 0]);
+    }
+
+    #[test]
+    fn a_slow_item_does_not_change_the_order() {
+        if thread::available_parallelism().map_or(1, usize::from) < 2 {
+            return;
+        }
+        // Item 0 can't end before item 1 has begun.
+        let begun = Barrier::new(2);
+        let results = in_order(&[0, 1], |&item| {
+            begun.wait();
+            item
+        });
+        assert_eq!(results, [0, 1]);
+    }
+}

@@ -1,0 +1,57 @@
+//! The ranker: CLIP with its tokenizer and preprocessor; the score of a caption is its cosine with the image.
+
+use std::path::Path;
+
+use quern_models::clip::{Clip, cosine};
+use quern_models::preprocessor::PreprocessorConfig;
+use quern_models::tokenize::Tokenizer;
+use quern_recipes::CapFilt;
+use tch::{Device, Kind, Tensor};
+
+use crate::EngineError;
+use crate::captioner::check_image_size;
+
+pub(crate) const ROLE: &str = "ranker";
+
+/// CLIP with all that it needs to rank captions.
+pub struct Ranker {
+    clip: Clip,
+    tokenizer: Tokenizer,
+    /// What it wants done to an image.
+    pub preprocessor: PreprocessorConfig,
+    device: Device,
+}
+
+impl Ranker {
+    /// Loads the recipe's ranker.
+    ///
+    /// # Errors
+    /// When a file is missing or broken.
+    pub fn load(config: &CapFilt, device: Device, kind: Kind) -> Result<Self, EngineError> {
+        let folder = Path::new(&config.ranker);
+        let model = |source| EngineError::Model { role: ROLE, source };
+        let clip = Clip::load(folder, device, kind).map_err(model)?;
+        let preprocessor = PreprocessorConfig::read(folder).map_err(model)?;
+        let tokenizer = Tokenizer::load(folder).map_err(|source| EngineError::Tokenizer { role: ROLE, source })?;
+        let unfit = |reason| EngineError::Unfit { role: ROLE, folder: config.ranker.clone(), reason };
+        check_image_size(&preprocessor, clip.config.vision_config.image_size).map_err(unfit)?;
+        Ok(Ranker { clip, tokenizer, preprocessor, device })
+    }
+
+    /// `pixels [B, 3, S, S] -> [B, E]`
+    pub fn embed_images(&self, pixels: &Tensor) -> Tensor {
+        self.clip.image_embeds(pixels)
+    }
+
+    /// The cosine of an image, as `embed_images` gives it (`[1, E]`), with each text. Texts are cut to the model's longest.
+    pub fn similarities(&self, image_embed: &Tensor, texts: &[impl AsRef<str>]) -> Vec<f32> {
+        if texts.is_empty() {
+            return Vec::new();
+        }
+        let longest = self.clip.config.text_config.max_position_embeddings as usize;
+        let (ids, mask) = self.tokenizer.encode_batch(texts, longest);
+        let text_embeds = self.clip.text_embeds(&ids.to_device(self.device), &mask.to_device(self.device));
+        let scores = cosine(image_embed, &text_embeds).squeeze_dim(0).to_device(Device::Cpu);
+        Vec::try_from(scores).expect("scores [T]")
+    }
+}
