@@ -412,7 +412,8 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, WeightsError> {
 
 /// All tensors of one safetensors file, as they are stored, by name.
 pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, WeightsError> {
-    let weights = Weights::open(path, Device::Cpu, Kind::Float)?;
+    // Read as doubles, which lose nothing of any stored precision.
+    let weights = Weights::open(path, Device::Cpu, Kind::Double)?;
     weights
         .entries
         .iter()

@@ -51,11 +51,20 @@ pub struct Slot {
 impl AdamW {
     /// For `parameters`, which it writes into; their order is that of the gradients.
     pub fn new<'a>(options: AdamWOptions, parameters: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Self {
-        let slots = parameters.into_iter().map(|(name, parameter)| Slot {
+        let grouped = |(name, tensor): (&'a str, &'a Tensor)| (name, tensor, decays(name, tensor.dim()));
+        Self::with_groups(options, parameters.into_iter().map(grouped))
+    }
+
+    /// As [`AdamW::new`], with the caller's choice of which parameters decay.
+    pub fn with_groups<'a>(
+        options: AdamWOptions,
+        parameters: impl IntoIterator<Item = (&'a str, &'a Tensor, bool)>,
+    ) -> Self {
+        let slots = parameters.into_iter().map(|(name, parameter, decays)| Slot {
             name: name.to_string(),
             exp_avg: parameter.detach().zeros_like(),
             exp_avg_sq: parameter.detach().zeros_like(),
-            weight_decay: if decays(name, parameter.dim()) { options.weight_decay } else { 0.0 },
+            weight_decay: if decays { options.weight_decay } else { 0.0 },
             parameter: parameter.detach(),
         });
         AdamW { options, updates: 0, slots: slots.collect() }

@@ -1,0 +1,42 @@
+//! Which check a case gets.
+
+use std::path::Path;
+
+use anyhow::bail;
+
+use crate::case::Case;
+use crate::checks::Checks;
+use crate::{blip, clip, optimiser, preprocess, qformer, text, vit};
+
+/// Compares what quern computes from a case's inputs with what is expected.
+pub type Check = fn(&Case, &mut Checks) -> anyhow::Result<()>;
+
+/// Every kind by its stem; one file each.
+const KINDS: &[(&str, Check)] = &[
+    ("blip_caption", blip::check),
+    ("clip_rank", clip::check),
+    ("clip_vit", vit::check),
+    ("optimiser_schedule", optimiser::check),
+    ("preprocess", preprocess::check),
+    ("qformer_generate", qformer::check_generate),
+    ("qformer_itm_masks", qformer::check_masks),
+    ("qformer_stage1", qformer::check_stage1),
+    ("text", text::check),
+];
+
+/// The check of a case folder: its name is a kind's stem, alone or followed by `_…`, or its parent's name is a stem.
+pub fn of(folder: &Path) -> anyhow::Result<Check> {
+    let folder = folder.canonicalize()?;
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let own = name(&folder);
+    let parent = folder.parent().map(name).unwrap_or_default();
+    let begins = |stem: &str| own == stem || own.strip_prefix(stem).is_some_and(|rest| rest.starts_with('_'));
+    let by_name = KINDS.iter().filter(|(stem, _)| begins(stem)).max_by_key(|(stem, _)| stem.len());
+    match by_name.or_else(|| KINDS.iter().find(|(stem, _)| parent == *stem)) {
+        Some((_, check)) => Ok(*check),
+        None => {
+            let known: Vec<&str> = KINDS.iter().map(|(stem, _)| *stem).collect();
+            bail!("no kind of case is called {own:?} (nor {parent:?}); known: {}", known.join(", "))
+        }
+    }
+}

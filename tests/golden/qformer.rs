@@ -1,0 +1,240 @@
+//! `qformer_stage1`: a training step on as many ranks as the case has, over the TCP collective;
+//! `qformer_itm_masks`: the self-attention masks; `qformer_generate`: captions from the stage-1 model.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, ensure};
+use quern_collective::{Collective, local_world};
+use quern_models::generate::{BeamOptions, BeamScore, Constraints, Ends, StepDecoder, beam, greedy};
+use quern_models::qformer::{Dropout, QFormer, QFormerConfig, masks};
+use quern_trainer::objectives::matching;
+use quern_trainer::step::{Batch, LanguageMean, Negatives, Semantics, StepOptions, StepOutput, train_step};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::case::Case;
+use crate::checks::{Checks, STATES, Tolerance};
+
+/// Gradients: relative L2 per tensor.
+const GRADIENTS: Tolerance = Tolerance::Norm { rel: 1e-4, abs: 0.0 };
+/// The gradient of a key's bias is analytically zero: absolutely.
+const ZERO_GRADIENTS: Tolerance = Tolerance::Elements { rel: 0.0, abs: 1e-5 };
+/// Logits of the generation case (its README).
+const LOGITS: Tolerance = Tolerance::Elements { rel: 1e-4, abs: 1e-4 };
+/// What the generation case stores for the score of a forbidden token.
+const FORBIDDEN: f64 = -1e30;
+/// At and below this an additive mask blocks.
+const BLOCKED: f64 = -1e4;
+/// No operation of a case takes long.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const LAVIS: Semantics = Semantics { gathered_side_detached: true, language_mean: LanguageMean::Ranks };
+const EXACT_RANK_MEAN: Semantics = Semantics { gathered_side_detached: false, language_mean: LanguageMean::Ranks };
+const EXACT: Semantics = Semantics { gathered_side_detached: false, language_mean: LanguageMean::Tokens };
+
+/// Checks a `qformer_stage1` case.
+pub fn check_stage1(case: &Case, checks: &mut Checks) -> anyhow::Result<()> {
+    let lavis = step_on_all_ranks(case, LAVIS)?;
+    for (rank, output) in lavis.iter().enumerate() {
+        probes(checks, rank, output)?;
+    }
+    gradients(case, checks, "grad_lavis", &lavis[0])?;
+    let exact = step_on_all_ranks(case, EXACT_RANK_MEAN)?;
+    gradients(case, checks, "grad_exact", &exact[0])?;
+    losses(checks, &exact[0], "exact/loss", Some("exact/loss_itm"), "exact/loss_lm_rank_mean")?;
+    let tokens = step_on_all_ranks(case, EXACT)?;
+    if case.value::<usize>("world_size")? > 1 {
+        gradients(case, checks, "grad_exact_tokmean", &tokens[0])?;
+    }
+    losses(checks, &tokens[0], "exact/loss_token_mean", None, "exact/loss_lm_token_mean")
+}
+
+fn losses(
+    checks: &mut Checks,
+    output: &StepOutput,
+    total: &str,
+    matching: Option<&str>,
+    language: &str,
+) -> anyhow::Result<()> {
+    let losses = &output.losses;
+    checks.compare(total, &Tensor::from(losses.total()), STATES)?;
+    checks.compare(language, &Tensor::from(losses.itg), STATES)?;
+    if let Some(matching) = matching {
+        checks.compare(matching, &Tensor::from(losses.itm), STATES)?;
+        checks.compare("exact/loss_itc", &Tensor::from(losses.itc), STATES)?;
+    }
+    Ok(())
+}
+
+fn probes(checks: &mut Checks, rank: usize, output: &StepOutput) -> anyhow::Result<()> {
+    let probes = &output.probes;
+    let local = probes.local;
+    let mut compare =
+        |name: &str, actual: &Tensor, tolerance| checks.compare(&format!("rank{rank}/{name}"), actual, tolerance);
+    compare("loss", &Tensor::from(local.total()), STATES)?;
+    compare("loss_itc", &Tensor::from(local.itc), STATES)?;
+    compare("loss_itm", &Tensor::from(local.itm), STATES)?;
+    compare("loss_lm", &Tensor::from(local.itg), STATES)?;
+    compare("sim_i2t", &probes.similarities.image_to_text, STATES)?;
+    compare("sim_t2i", &probes.similarities.text_to_image, STATES)?;
+    compare("itc_targets", &probes.contrastive_targets, Tolerance::Exact)?;
+    compare("weights_i2t", &probes.text_weights, STATES)?;
+    compare("weights_t2i", &probes.image_weights, STATES)?;
+    compare("query_last_hidden_state", &probes.query_hidden, STATES)?;
+    compare("text_last_hidden_state", &probes.text_hidden, STATES)?;
+    compare("lm_last_hidden_state", &probes.language_hidden, STATES)?;
+    compare("lm_logits_shifted", &probes.language_logits, STATES)?;
+    compare("lm_labels_shifted", &probes.language_labels, Tolerance::Exact)?;
+    compare("itm_last_hidden_state", &probes.matching_hidden, STATES)?;
+    compare("itm_logits", &probes.matching_logits, STATES)?;
+    compare("itm_labels", &probes.matching_labels, Tolerance::Exact)
+}
+
+/// Every expected gradient below `folder`; there must be some.
+fn gradients(case: &Case, checks: &mut Checks, folder: &str, output: &StepOutput) -> anyhow::Result<()> {
+    let names: Vec<&String> = case.expected.keys().filter(|name| name.starts_with(&format!("{folder}/"))).collect();
+    ensure!(!names.is_empty(), "no expected tensor is called {folder}/…");
+    let model = model(case)?;
+    let computed: Vec<(&str, &Tensor)> =
+        model.parameters().iter().map(|(name, _)| name).zip(&output.gradients).collect();
+    for name in names {
+        let parameter = &name[folder.len() + 1..];
+        let found = computed.iter().find(|(computed, _)| *computed == parameter);
+        let (_, gradient) = found.with_context(|| format!("{parameter} is no parameter of the Q-Former"))?;
+        let tolerance = if parameter.ends_with("key.bias") { ZERO_GRADIENTS } else { GRADIENTS };
+        checks.compare(name, gradient, tolerance)?;
+    }
+    Ok(())
+}
+
+/// The production step on the case's ranks, each a thread with its own weights and its end of a TCP world.
+fn step_on_all_ranks(case: &Case, semantics: Semantics) -> anyhow::Result<Vec<StepOutput>> {
+    let ranks: usize = case.value("world_size")?;
+    let options = StepOptions {
+        semantics,
+        seed: 0,
+        step: 0,
+        decoder_start: case.value("bos_token_id")?,
+        negatives: Negatives::Keyed,
+    };
+    let inputs = (0..ranks).map(|rank| inputs(case, rank)).collect::<anyhow::Result<Vec<_>>>()?;
+    thread::scope(|scope| {
+        let running: Vec<_> = (local_world(ranks, DEADLINE)?.into_iter().zip(inputs))
+            .map(|(collective, (batch, negatives))| {
+                let options = StepOptions { negatives, ..options.clone() };
+                let model = model(case);
+                scope.spawn(move || {
+                    let output = train_step(&model?, &batch, &collective, &options);
+                    if output.is_err() {
+                        collective.abort();
+                    }
+                    anyhow::Ok(output?)
+                })
+            })
+            .collect();
+        running.into_iter().map(|rank| rank.join().map_err(|_| anyhow!("a rank panicked"))?).collect()
+    })
+}
+
+fn inputs(case: &Case, rank: usize) -> anyhow::Result<(Batch, Negatives)> {
+    let input = |name: &str| case.input(&format!("rank{rank}/{name}"));
+    let ids = input("input_ids")?;
+    let rows = ids.size()[0] as u64;
+    let batch = Batch {
+        features: input("image_embeds_raw")?.shallow_clone(),
+        ids: ids.shallow_clone(),
+        mask: input("attention_mask")?.shallow_clone(),
+        rows: (0..rows).map(|row| rank as u64 * 1_000_000 + row).collect(),
+    };
+    let drawn = |name: &str| anyhow::Ok(Vec::<i64>::try_from(input(name)?)?);
+    Ok((batch, Negatives::Given { images: drawn("neg_image_idx")?, texts: drawn("neg_text_idx")? }))
+}
+
+fn config(case: &Case) -> anyhow::Result<QFormerConfig> {
+    Ok(QFormerConfig { vocab_size: case.value("vocab_size_after_resize")?, ..case.config()? })
+}
+
+fn model(case: &Case) -> anyhow::Result<QFormer> {
+    Ok(QFormer::from_weights(&case.weights()?, &config(case)?)?)
+}
+
+/// Checks a `qformer_itm_masks` case.
+pub fn check_masks(case: &Case, checks: &mut Checks) -> anyhow::Result<()> {
+    let queries: i64 = case.value("query_length")?;
+    let mask = case.input("attention_mask")?;
+    let (batch, length) = mask.size2()?;
+    let both = queries + length;
+    let negative = mask.index_select(0, case.input("neg_text_idx")?);
+    ensure!(matching::EXAMPLES_PER_ROW == 3, "pairs, negative images, negative texts");
+    let matched = masks::bidirectional(&Tensor::cat(&[mask, mask, &negative], 0), queries);
+    let causal = masks::multimodal_causal(mask, queries);
+    let bools = (Kind::Bool, Device::Cpu);
+    // The query pass takes no mask: everything is visible.
+    visible(checks, "raw/itc_query", &Tensor::ones([batch, 1, 1, queries], bools))?;
+    visible(checks, "full/itc_query", &Tensor::ones([batch, queries, queries], bools))?;
+    visible(checks, "raw/itc_text", &masks::text(mask))?;
+    visible(checks, "full/itc_text", &full(&masks::text(mask), length))?;
+    visible(checks, "raw/itg", &causal.narrow(2, queries, length))?;
+    visible(checks, "raw/itg_unilm", &causal)?;
+    visible(checks, "full/itg", &full(&causal, both))?;
+    visible(checks, "raw/itm", &matched)?;
+    visible(checks, "full/itm", &full(&matched, both))
+}
+
+fn visible(checks: &mut Checks, name: &str, actual: &Tensor) -> anyhow::Result<()> {
+    let expected = checks.expected(name)?.gt(BLOCKED);
+    checks.compare_with(name, actual, &expected, Tolerance::Exact)
+}
+
+/// `[B, 1, 1 or T, T] -> [B, T, T]`
+fn full(mask: &Tensor, positions: i64) -> Tensor {
+    mask.squeeze_dim(1).expand([mask.size()[0], positions, positions], false)
+}
+
+/// Checks a `qformer_generate` case.
+pub fn check_generate(case: &Case, checks: &mut Checks) -> anyhow::Result<()> {
+    no_grad(|| {
+        let model = model(case)?;
+        let images = model.image_memory(case.input("image_embeds_raw")?);
+        let start: i64 = case.value("bos_token_id")?;
+        let prompt = Tensor::full([images.batch(), 1], start, (Kind::Int64, Device::Cpu));
+        let ends = Ends { eos: case.value("sep_token_id")?, pad: case.value("pad_token_id")? };
+        let max_length = case.value("max_length")?;
+        let limits = |min_length| Constraints { min_length, max_length, repetition_penalty: 1.0 };
+        let constraints = limits(case.value("min_length")?);
+        for (name, constraints) in [("greedy", constraints), ("greedy_min1", limits(1))] {
+            let ids = greedy(&mut model.captioning(&images), &prompt, ends, &constraints);
+            compare_ids(checks, &format!("{name}_ids"), &ids, ends.pad)?;
+            let first = constraints.apply(&model.captioning(&images).step(&prompt), &prompt, ends.eos);
+            checks.compare(&format!("{name}_step0_scores"), &first.clamp_min(FORBIDDEN), LOGITS)?;
+        }
+        let path = checks.expected("greedy_ids")?;
+        let past = model.queries(&images, &Dropout::OFF).past;
+        let hidden = model.language(path, &path.ones_like(), &past, &Dropout::OFF); // fed pads are seen
+        checks.compare("greedy_path_logits", &model.language_logits(&hidden), LOGITS)?;
+        let beams: usize = case.value("num_beams_beam")?;
+        for (suffix, score) in [("", BeamScore::FullLength), ("_gennorm", BeamScore::Generated)] {
+            let options = BeamOptions {
+                beams,
+                length_penalty: case.value("length_penalty")?,
+                early_stopping: case.value("early_stopping")?,
+                score,
+                constraints,
+            };
+            let found = beam(&mut model.captioning(&images), &prompt, ends, &options);
+            compare_ids(checks, &format!("beam{beams}{suffix}_ids"), &found.padded(ends.pad), ends.pad)?;
+            if score == BeamScore::FullLength {
+                let scores = Tensor::from_slice(&found.scores);
+                checks.compare(&format!("beam{beams}_sequences_scores"), &scores, LOGITS)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Ids exactly, but for how many pads follow.
+fn compare_ids(checks: &mut Checks, name: &str, ids: &Tensor, pad: i64) -> anyhow::Result<()> {
+    let missing = checks.expected(name)?.size()[1] - ids.size()[1];
+    let filler = Tensor::full([ids.size()[0], missing.max(0)], pad, (Kind::Int64, Device::Cpu));
+    checks.compare(name, &Tensor::cat(&[ids, &filler], 1), Tolerance::Exact)
+}
