@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quern_proto::lease_reply::Work;
-use quern_proto::{FailRequest, LeaseRequest, RegisterRequest, ShardLease};
+use quern_proto::{DrainRequest, FailRequest, LeaseRequest, RegisterRequest, ShardLease};
 use quern_recipes::Recipe;
 use tokio::sync::watch;
 
@@ -15,6 +15,9 @@ use crate::gang::{Gang, GangEnd};
 use crate::heartbeat::{Board, Heartbeats};
 use crate::shard::{Mill, ShardEnd};
 use crate::torch;
+
+/// How long a worker that leaves waits for the coordinator to take its work back.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What the agent is started with.
 #[derive(Debug, Clone)]
@@ -58,17 +61,36 @@ pub enum AgentEnd {
 pub async fn run(options: AgentOptions, leave: watch::Receiver<bool>) -> Result<AgentEnd, AgentError> {
     let device = torch::device(&options.device).map_err(AgentError::Setup)?;
     let connection = Connection::new(&options.coordinator)?;
-    let mut known: Option<Registered> = None;
     loop {
-        let registered = match known.take() {
-            Some(registered) => registered,
-            None => register(&connection, &options, device).await?,
-        };
-        match live(&connection, &options, registered, leave.clone()).await {
+        let mut member = register(&connection, &options, device).await?;
+        match live(&connection, &options, &mut member, leave.clone()).await {
             // A coordinator that was restarted without its journal, or that gave us up for lost: introduce ourselves anew.
             Err(AgentError::Call(CallError::Unknown(reason))) => tracing::info!(reason, "registering anew"),
-            end => return end,
+            Ok(AgentEnd::Finished) => return Ok(AgentEnd::Finished),
+            Ok(AgentEnd::Left) => {
+                hand_back(&connection, &member.membership, "it was told to leave").await;
+                return Ok(AgentEnd::Left);
+            }
+            Err(error @ AgentError::Setup(_)) => {
+                hand_back(&connection, &member.membership, &error.to_string()).await;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
         }
+    }
+}
+
+/// Hands back whatever this worker holds, so that nobody has to wait for its terms to run out.
+async fn hand_back(connection: &Connection, member: &Membership, reason: &str) {
+    let request = DrainRequest { credentials: Some(member.credentials.clone()), reason: reason.to_owned() };
+    let call = connection.call("Drain", |mut client| {
+        let request = request.clone();
+        async move { client.drain(request).await }
+    });
+    match tokio::time::timeout(FAREWELL, call).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "nothing was handed back; the leases run out by themselves"),
+        Err(_) => tracing::warn!("the coordinator is away; the leases run out by themselves"),
     }
 }
 
@@ -81,7 +103,11 @@ struct Registered {
     device: tch::Device,
 }
 
-async fn register(connection: &Connection, options: &AgentOptions, device: tch::Device) -> Result<Registered, AgentError> {
+async fn register(
+    connection: &Connection,
+    options: &AgentOptions,
+    device: tch::Device,
+) -> Result<Registered, AgentError> {
     let cannot_listen = |e| AgentError::Setup(format!("cannot listen on {} for the other ranks: {e}", options.host));
     let listener = std::net::TcpListener::bind((options.host.as_str(), 0)).map_err(cannot_listen)?;
     let port = listener.local_addr().map_err(cannot_listen)?.port();
@@ -101,7 +127,8 @@ async fn register(connection: &Connection, options: &AgentOptions, device: tch::
         .map_err(|e| AgentError::Setup(format!("the coordinator's recipe is not one that this version reads: {e}")))?;
     let recipe = Arc::new(recipe);
     tch::set_num_threads(recipe.cluster.threads as i32);
-    let credentials = reply.credentials.ok_or_else(|| AgentError::Setup("the coordinator gave no credentials".into()))?;
+    let credentials =
+        reply.credentials.ok_or_else(|| AgentError::Setup("the coordinator gave no credentials".into()))?;
     tracing::info!(worker = credentials.worker, device = request.device, "registered");
     let membership = Membership {
         credentials,
@@ -116,17 +143,17 @@ async fn register(connection: &Connection, options: &AgentOptions, device: tch::
 async fn live(
     connection: &Connection,
     options: &AgentOptions,
-    mut member: Registered,
+    member: &mut Registered,
     mut leave: watch::Receiver<bool>,
 ) -> Result<AgentEnd, AgentError> {
     let board = Arc::new(Board::default());
-    let heartbeats = Heartbeats::start(connection.clone(), member.membership.clone(), board.clone());
+    let _heartbeats = Heartbeats::start(connection.clone(), member.membership.clone(), board.clone());
     loop {
         if *leave.borrow() || board.drained() {
             return Ok(AgentEnd::Left);
         }
-        if let Some(error) = heartbeats.lost() {
-            return Err(AgentError::Call(CallError::Unknown(error)));
+        if let Some(error) = board.lost() {
+            return Err(error.into());
         }
         let request = LeaseRequest { credentials: Some(member.membership.credentials.clone()) };
         let reply = connection
@@ -136,10 +163,19 @@ async fn live(
             })
             .await?;
         match reply.work {
-            Some(Work::Shard(lease)) => work_on_shard(connection, options, &mut member, &board, lease, &leave).await?,
+            Some(Work::Shard(lease)) => work_on_shard(connection, options, member, &board, lease, &leave).await?,
             Some(Work::World(invitation)) => {
-                let gang = Gang { connection, member: &member.membership, recipe: &member.recipe, device: member.device };
-                match gang.take_part(invitation.generation, &member.listener, &board, leave.clone()).await? {
+                // CapFilt is over: its models make room.
+                member.mill.unload();
+                let gang = Gang {
+                    connection,
+                    member: &member.membership,
+                    recipe: &member.recipe,
+                    device: member.device,
+                    board: &board,
+                    leave: leave.clone(),
+                };
+                match gang.take_part(invitation.generation, &member.listener).await? {
                     GangEnd::AskAgain => {}
                     GangEnd::Left => return Ok(AgentEnd::Left),
                 }
@@ -150,7 +186,7 @@ async fn live(
                 let pause = Duration::from_millis(wait.retry_ms.clamp(10, 10_000));
                 tokio::select! {
                     _ = tokio::time::sleep(pause) => {}
-                    _ = leave.changed() => {}
+                    _ = leave.wait_for(|leaving| *leaving) => {}
                 }
             }
             None => return Err(AgentError::Setup("the coordinator's answer to Lease is empty".into())),
@@ -158,7 +194,7 @@ async fn live(
     }
 }
 
-/// Does one shard, and says how it ended: committed, failed, or handed back.
+/// Does one shard, and says when it can't be done.
 async fn work_on_shard(
     connection: &Connection,
     options: &AgentOptions,
@@ -174,10 +210,11 @@ async fn work_on_shard(
     let end = member.mill.grind(connection, &member.membership, &lease, &stop, board).await;
     watcher.abort();
     board.end();
-    let (reason, permanent) = match end {
+    let reason = match end {
         Ok(ShardEnd::Committed | ShardEnd::Lost) => return Ok(()),
-        Ok(ShardEnd::Stopped) => ("the worker is leaving".to_owned(), false),
-        Ok(ShardEnd::Unreadable(reason)) => (reason, true),
+        // Told to leave, it hands everything back at once; revoked, the shard is another's.
+        Ok(ShardEnd::Stopped) => return Ok(()),
+        Ok(ShardEnd::Unreadable(reason)) => reason,
         Err(error) => return Err(error),
     };
     let request = FailRequest {
@@ -185,7 +222,7 @@ async fn work_on_shard(
         shard: lease.shard,
         token: lease.token,
         reason,
-        permanent,
+        permanent: true,
     };
     let answer = connection
         .call("Fail", |mut client| {

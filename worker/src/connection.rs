@@ -8,13 +8,13 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 /// How long a worker waits for a coordinator that is away, e.g. while it is restarted.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// First pause between attempts; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why the coordinator could not be asked, or what it refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum CallError {
     /// The address is not one.
     #[error("“{url}” is not a coordinator's address: say http://HOST:PORT")]
@@ -57,12 +57,17 @@ impl Connection {
     /// A connection that is made when first needed.
     pub fn new(url: &str) -> Result<Self, CallError> {
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| CallError::Address { url: url.to_owned() })?;
-        let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).timeout(Duration::from_secs(60)).tcp_nodelay(true);
+        let endpoint =
+            endpoint.connect_timeout(Duration::from_secs(5)).timeout(Duration::from_secs(60)).tcp_nodelay(true);
         Ok(Connection { url: url.to_owned(), client: CoordinatorClient::new(endpoint.connect_lazy()) })
     }
 
     /// Makes a call, again and again while the coordinator is away: every call of the protocol may be repeated.
-    pub async fn call<R, F>(&self, name: &'static str, attempt: impl Fn(CoordinatorClient<Channel>) -> F) -> Result<R, CallError>
+    pub async fn call<R, F>(
+        &self,
+        name: &'static str,
+        attempt: impl Fn(CoordinatorClient<Channel>) -> F,
+    ) -> Result<R, CallError>
     where
         F: Future<Output = Result<tonic::Response<R>, Status>>,
     {

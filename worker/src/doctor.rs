@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::torch;
+
 #[derive(Serialize)]
 struct Report {
     torch: String,
@@ -30,7 +32,7 @@ pub fn report() -> String {
         Err(reason) => (Vec::new(), Some(reason.to_string())),
     };
     let report = Report {
-        torch: tch::version().to_owned(),
+        torch: torch::version(),
         cuda_devices: devices.into_iter().map(|d| CudaDevice { name: d.name, memory_bytes: d.memory_bytes }).collect(),
         nccl: probed.ok().map(|nccl| Nccl { path: nccl.path.display().to_string(), version: nccl.version }),
         error,

@@ -44,7 +44,8 @@ pub fn run(command: Command) -> Result<(), String> {
     let device = torch::device(&arguments.device)?;
     let recipe = Recipe::read(&arguments.recipe).map_err(|e| e.to_string())?;
     let checkpoint = arguments.checkpoint.as_deref();
-    let report = retrieval(checkpoint, &recipe, &arguments.dataset, arguments.limit, device).map_err(|e| e.to_string())?;
+    let report =
+        retrieval(checkpoint, &recipe, &arguments.dataset, arguments.limit, device).map_err(|e| e.to_string())?;
     match arguments.json {
         true => println!("{}", serde_json::to_string(&report).map_err(|e| e.to_string())?),
         false => print(&report),

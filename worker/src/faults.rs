@@ -17,9 +17,9 @@ pub enum Fault {
     KillAfterUpload(u64),
     /// SIGKILL once the n-th part is offered and accepted, before the answer is used.
     KillAfterCommit(u64),
-    /// Waits this long, in milliseconds, for every fetched row.
+    /// Waits for every fetched row: 0, 1 or 2 times this long, in milliseconds, in turn.
     DelayFetch(u64),
-    /// Waits this long, in milliseconds, before every chunk of rows is decoded.
+    /// Waits before every chunk of rows is decoded: 0, 1 or 2 times this long, in milliseconds, in turn.
     DelayDecode(u64),
 }
 
@@ -57,6 +57,7 @@ struct Progress {
     rows: AtomicU64,
     uploads: AtomicU64,
     commits: AtomicU64,
+    delays: AtomicU64,
 }
 
 impl Script {
@@ -100,7 +101,9 @@ impl Script {
     }
 
     fn delay(&self, which: impl Fn(Fault) -> Option<u64>) -> Option<Duration> {
-        self.faults.iter().copied().find_map(which).map(Duration::from_millis)
+        let ms = self.faults.iter().copied().find_map(which)?;
+        let turn = self.progress.delays.fetch_add(1, Ordering::SeqCst) % 3;
+        Some(Duration::from_millis(ms * turn))
     }
 
     fn kill_if(&self, hit: impl Fn(Fault) -> bool) {
@@ -127,7 +130,8 @@ mod tests {
     fn delays_are_found_and_nothing_else_happens() {
         let script = Script::new(vec![Fault::DelayFetch(7), Fault::KillAfterLease(2)]);
         script.leased();
-        assert_eq!(script.fetch_delay(), Some(Duration::from_millis(7)));
+        let delays: Vec<_> = (0..4).filter_map(|_| script.fetch_delay()).map(|delay| delay.as_millis()).collect();
+        assert_eq!(delays, [0, 7, 14, 0]);
         assert_eq!(script.decode_delay(), None);
     }
 }

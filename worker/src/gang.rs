@@ -6,36 +6,32 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use quern_collective::{Collective, NcclCollective, Solo, TcpCollective, TcpOptions};
+use quern_collective::{Collective, CollectiveError, NcclCollective, Solo, TcpCollective, TcpOptions};
 use quern_proto::join_world_reply::Outcome as Join;
-use quern_proto::{
-    CommitCheckpointRequest, Credentials, JoinWorldRequest, LeaveWorldRequest, ReportStepsRequest, StepLosses, World,
-};
+use quern_proto::{JoinWorldRequest, LeaveWorldRequest, World};
 use quern_recipes::Recipe;
-use quern_trainer::stage1::{self, Control, Flow, StepReport};
-use quern_trainer::{Refused, TrainError};
+use quern_trainer::{TrainError, stage1};
 use tch::Device;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::{JoinError, spawn_blocking};
 
 use crate::agent::AgentError;
-use crate::connection::{CallError, Connection, Membership};
+use crate::connection::{CallError, Connection, Membership, PATIENCE};
 use crate::heartbeat::Board;
+use crate::report::Reporter;
 
-/// How long one collective operation may take. A peer that dies is noticed at once; this bounds one that hangs, and
-/// must leave time for the slowest rank to load its models.
-const COLLECTIVE_DEADLINE: Duration = Duration::from_secs(120);
-/// Steps are reported at most this often.
-const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// How long one collective operation may take. A peer that dies is noticed at once; this bounds one that hangs. It leaves
+/// time for the slowest rank to load its models, and for rank 0 to wait for a coordinator that is being restarted.
+const COLLECTIVE_DEADLINE: Duration = PATIENCE.saturating_add(Duration::from_secs(60));
 
 /// How a generation ended for this worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GangEnd {
     /// Ask the coordinator for work again.
     AskAgain,
-    /// The worker was told to leave, and has.
+    /// The worker was told to leave.
     Left,
 }
 
@@ -49,55 +45,62 @@ pub struct Gang<'a> {
     pub recipe: &'a Arc<Recipe>,
     /// Where tensors live.
     pub device: Device,
+    /// What the coordinator says meanwhile.
+    pub board: &'a Arc<Board>,
+    /// Turns true when the worker is told to leave.
+    pub leave: watch::Receiver<bool>,
+}
+
+/// Why a generation ended early for this rank.
+enum Cause {
+    /// The worker is leaving, or another rank is: training stopped with a checkpoint.
+    Stopped,
+    /// A peer is lost, or the coordinator has gone on to another generation: the next one may do better.
+    World(String),
+    /// Nothing that another generation would mend.
+    Own(String),
 }
 
 impl Gang<'_> {
     /// Takes part in this generation, to its end for this rank.
-    pub async fn take_part(
-        &self,
-        generation: u64,
-        listener: &TcpListener,
-        board: &Arc<Board>,
-        leave: watch::Receiver<bool>,
-    ) -> Result<GangEnd, AgentError> {
-        let Some(world) = self.join(generation, &leave).await? else {
-            return Ok(if *leave.borrow() { GangEnd::Left } else { GangEnd::AskAgain });
+    ///
+    /// # Errors
+    /// When this worker can't go on at all.
+    pub async fn take_part(&self, generation: u64, listener: &TcpListener) -> Result<GangEnd, AgentError> {
+        let Some(world) = self.join(generation).await? else {
+            return Ok(self.end());
         };
-        tracing::info!(generation = world.generation, rank = world.rank, ranks = world.addresses.len(), "training");
+        tracing::info!(generation, rank = world.rank, ranks = world.addresses.len(), "training");
         let incarnation = world.incarnation;
-        let watcher = Watcher {
-            connection: self.connection.clone(),
-            credentials: self.member.credentials.clone(),
-            generation: world.generation,
-            incarnation,
-            rank: world.rank,
-            board: board.clone(),
-            leave: leave.clone(),
-            handle: Handle::current(),
-            unreported: Vec::new(),
-            reported: Instant::now(),
+        let listener =
+            listener.try_clone().map_err(|e| AgentError::Setup(format!("cannot listen for the other ranks: {e}")))?;
+        let Err(cause) = self.train(world, listener).await else {
+            return Ok(GangEnd::AskAgain);
         };
-        let listener = listener.try_clone().map_err(|e| AgentError::Setup(format!("cannot listen for the other ranks: {e}")))?;
-        let (recipe, device, generation) = (self.recipe.clone(), self.device, world.generation);
-        let trained = tokio::task::spawn_blocking(move || train(&recipe, world, listener, device, watcher)).await;
-        let trained = trained.map_err(|e| AgentError::Setup(format!("the training thread died: {e}")))?;
-        let reason = match trained {
-            Ok(true) => return Ok(GangEnd::AskAgain),
-            Ok(false) => "the worker is leaving".to_owned(),
-            Err(Failure { message, fatal: true }) => {
-                self.leave(generation, incarnation, &message).await?;
-                return Err(AgentError::Setup(message));
-            }
-            Err(Failure { message, fatal: false }) => message,
+        let reason = match &cause {
+            Cause::Stopped if *self.leave.borrow() || self.board.drained() => return Ok(GangEnd::Left),
+            Cause::Stopped => "another rank is leaving",
+            Cause::World(reason) | Cause::Own(reason) => reason,
         };
         tracing::warn!(generation, reason, "this generation is over for this rank");
-        self.leave(generation, incarnation, &reason).await?;
-        Ok(if *leave.borrow() { GangEnd::Left } else { GangEnd::AskAgain })
+        if !matches!(cause, Cause::Own(_)) {
+            // The rank that caused this knows more about it: let it be the first to say so.
+            let _ = tokio::time::timeout(self.member.heartbeat, self.board.generation_is_over(generation)).await;
+        }
+        self.say_that_it_is_over(generation, incarnation, reason).await?;
+        match cause {
+            Cause::Own(reason) => Err(AgentError::Setup(reason)),
+            _ => Ok(self.end()),
+        }
+    }
+
+    fn end(&self) -> GangEnd {
+        if *self.leave.borrow() { GangEnd::Left } else { GangEnd::AskAgain }
     }
 
     /// Waits until the world runs; `None` when this generation never will, or when the worker is leaving.
-    async fn join(&self, generation: u64, leave: &watch::Receiver<bool>) -> Result<Option<World>, AgentError> {
-        let mut leave = leave.clone();
+    async fn join(&self, generation: u64) -> Result<Option<World>, AgentError> {
+        let mut leave = self.leave.clone();
         loop {
             let request = JoinWorldRequest { credentials: Some(self.member.credentials.clone()), generation };
             let answer = self
@@ -120,7 +123,47 @@ impl Gang<'_> {
         }
     }
 
-    async fn leave(&self, generation: u64, incarnation: u64, reason: &str) -> Result<(), AgentError> {
+    /// Connects to the other ranks and trains to the end, unless the generation ends before.
+    async fn train(&self, world: World, listener: TcpListener) -> Result<(), Cause> {
+        let generation = world.generation;
+        let died = |e: JoinError| Cause::Own(format!("a thread of the training died: {e}"));
+        let another = || Cause::World(format!("generation {generation} of the world is over"));
+        let mut leave = self.leave.clone();
+        let resume = (!world.checkpoint.is_empty()).then(|| world.checkpoint.clone());
+        let mut reporter = Reporter::start(self.connection.clone(), self.member.credentials.clone(), &world, {
+            let (leave, board) = (self.leave.clone(), self.board.clone());
+            move || *leave.borrow() || board.drained()
+        });
+        let device = self.device;
+        let connecting = spawn_blocking(move || connect(world, listener, device));
+        let collective = tokio::select! {
+            connected = connecting => connected.map_err(died)?.map_err(|e| cause_of(e.into()))?,
+            // The thread ends by itself: the newer world's ranks tell it that it is stale.
+            _ = self.board.generation_is_over(generation) => return Err(another()),
+            _ = leave.wait_for(|leaving| *leaving) => return Err(Cause::Stopped),
+        };
+        let (recipe, world, mut control) = (self.recipe.clone(), collective.clone(), reporter.control());
+        let mut training =
+            spawn_blocking(move || stage1::run(&recipe, &*world, resume.as_deref(), device, &mut control));
+        let outcome = tokio::select! {
+            outcome = &mut training => outcome,
+            _ = self.board.generation_is_over(generation) => {
+                collective.abort();
+                training.await
+            }
+            _ = reporter.refused() => {
+                collective.abort();
+                training.await
+            }
+        };
+        match outcome.map_err(died)? {
+            Ok(outcome) if outcome.complete => Ok(()),
+            Ok(_) => Err(Cause::Stopped),
+            Err(error) => Err(cause_of(error)),
+        }
+    }
+
+    async fn say_that_it_is_over(&self, generation: u64, incarnation: u64, reason: &str) -> Result<(), AgentError> {
         let request = LeaveWorldRequest {
             credentials: Some(self.member.credentials.clone()),
             generation,
@@ -141,111 +184,56 @@ impl Gang<'_> {
     }
 }
 
-/// Why a generation ended early. What another generation can't mend is fatal to this worker.
-struct Failure {
-    message: String,
-    fatal: bool,
-}
-
-/// Trains on this thread. `Ok(false)`: stopped on request, with a checkpoint.
-fn train(recipe: &Recipe, world: World, listener: TcpListener, device: Device, mut watcher: Watcher) -> Result<bool, Failure> {
-    let lost = |error: quern_collective::CollectiveError| Failure { message: error.to_string(), fatal: false };
-    let resume = (!world.checkpoint.is_empty()).then(|| world.checkpoint.clone());
-    let collective = connect(world, listener, device).map_err(lost)?;
-    let outcome = stage1::run(recipe, &*collective, resume.as_deref(), device, &mut watcher);
-    match outcome {
-        Ok(outcome) => Ok(outcome.complete),
-        Err(error) => {
-            let fatal = !matches!(error, TrainError::Collective(_) | TrainError::Refused(_));
-            Err(Failure { message: error.to_string(), fatal })
+fn cause_of(error: TrainError) -> Cause {
+    match &error {
+        // Without NCCL, the next generation has none either.
+        TrainError::Collective(CollectiveError::NcclMissing { .. } | CollectiveError::Usage { .. }) => {
+            Cause::Own(error.to_string())
         }
+        TrainError::Collective(_) | TrainError::Refused(_) => Cause::World(error.to_string()),
+        _ => Cause::Own(error.to_string()),
     }
 }
 
-fn connect(world: World, listener: TcpListener, device: Device) -> quern_collective::Result<Box<dyn Collective>> {
+/// The world as a collective: NCCL where this rank has a GPU, else TCP.
+fn connect(world: World, listener: TcpListener, device: Device) -> Result<Arc<dyn Collective>, CollectiveError> {
     if world.addresses.len() == 1 {
-        return Ok(Box::new(Solo));
+        return Ok(Arc::new(Solo::new()));
     }
     let options = TcpOptions {
         rank: world.rank as usize,
+        token: token(&world),
         addresses: world.addresses,
-        token: world.generation,
         deadline: COLLECTIVE_DEADLINE,
     };
     Ok(match device {
-        Device::Cuda(ordinal) => Box::new(NcclCollective::connect(listener, options, ordinal)?),
-        _ => Box::new(TcpCollective::connect(listener, options)?),
+        Device::Cuda(ordinal) => Arc::new(NcclCollective::connect(listener, options, ordinal)?),
+        _ => Arc::new(TcpCollective::connect(listener, options)?),
     })
 }
 
-/// Reports to the coordinator from the training thread.
-struct Watcher {
-    connection: Connection,
-    credentials: Credentials,
-    generation: u64,
-    incarnation: u64,
-    rank: u32,
-    board: Arc<Board>,
-    leave: watch::Receiver<bool>,
-    handle: Handle,
-    unreported: Vec<StepLosses>,
-    reported: Instant,
+/// (incarnation, generation) as one number of the same order.
+fn token(world: &World) -> u64 {
+    (world.incarnation << 32) | (world.generation & 0xffff_ffff)
 }
 
-impl Watcher {
-    fn report(&mut self) -> Result<(), Refused> {
-        let request = ReportStepsRequest {
-            credentials: Some(self.credentials.clone()),
-            generation: self.generation,
-            incarnation: self.incarnation,
-            steps: std::mem::take(&mut self.unreported),
-        };
-        self.reported = Instant::now();
-        let call = self.connection.call("ReportSteps", |mut client| {
-            let request = request.clone();
-            async move { client.report_steps(request).await }
-        });
-        self.handle.block_on(call).map(drop).map_err(|e| Refused(e.to_string()))
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Control for Watcher {
-    fn steps(&mut self, report: &StepReport) -> Result<Flow, Refused> {
-        let current = self.board.world_generation();
-        if current > self.generation {
-            return Err(Refused(format!("generation {} of the world is over, {current} is current", self.generation)));
-        }
-        if self.rank == 0 {
-            self.unreported.push(StepLosses {
-                step: report.step + 1,
-                itc: report.losses.itc,
-                itg: report.losses.itg,
-                itm: report.losses.itm,
-                lr: report.learning_rate,
-                seconds: report.seconds,
-            });
-            if self.reported.elapsed() >= REPORT_INTERVAL || report.step + 1 == report.steps {
-                self.report()?;
-            }
-        }
-        Ok(if *self.leave.borrow() || self.board.drained() { Flow::Stop } else { Flow::Continue })
+    #[test]
+    fn tokens_rise_with_incarnation_then_generation() {
+        let token = |incarnation, generation| token(&World { incarnation, generation, ..World::default() });
+        assert!(token(1, 1) < token(1, 2));
+        assert!(token(1, 900) < token(2, 1));
     }
 
-    fn checkpoint(&mut self, step: u64, path: &str, digest: &str, last: bool) -> Result<(), Refused> {
-        let request = CommitCheckpointRequest {
-            credentials: Some(self.credentials.clone()),
-            generation: self.generation,
-            incarnation: self.incarnation,
-            step,
-            path: path.to_owned(),
-            digest: digest.to_owned(),
-            last,
-        };
-        let call = self.connection.call("CommitCheckpoint", |mut client| {
-            let request = request.clone();
-            async move { client.commit_checkpoint(request).await }
-        });
-        let reply = self.handle.block_on(call).map_err(|e| Refused(e.to_string()))?;
-        if reply.accepted { Ok(()) } else { Err(Refused(reply.reason)) }
+    #[test]
+    fn what_the_next_generation_may_mend_is_told_from_what_it_can_not() {
+        let lost = CollectiveError::Aborted { operation: quern_collective::Operation::Barrier };
+        assert!(matches!(cause_of(lost.into()), Cause::World(_)));
+        let missing = CollectiveError::NcclMissing { detail: "libnccl".into() };
+        assert!(matches!(cause_of(missing.into()), Cause::Own(reason) if reason.contains("libnccl")));
+        assert!(matches!(cause_of(TrainError::Diverged { step: 3 }), Cause::Own(_)));
     }
 }

@@ -1,20 +1,30 @@
 //! Heartbeats: a task of their own that renews this worker's membership and hears what to do.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quern_proto::{HeartbeatRequest, ShardLease, ShardProgress, ShardToken};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::connection::{CallError, Connection, Membership};
+
+/// What the coordinator has said last.
+#[derive(Debug, Clone, Default)]
+struct News {
+    drained: bool,
+    /// The generation of the training world that is current; 0: none.
+    world_generation: u64,
+    /// Why this worker is no member any more.
+    lost: Option<CallError>,
+}
 
 /// What the worker is doing, for the heartbeat to tell, and what the coordinator wants, for the worker to heed.
 #[derive(Debug, Default)]
 pub struct Board {
     shard: Mutex<Option<OnBoard>>,
     rows_done: AtomicU64,
-    drained: AtomicBool,
-    world_generation: AtomicU64,
+    news: watch::Sender<News>,
 }
 
 #[derive(Debug)]
@@ -43,15 +53,23 @@ impl Board {
 
     /// Was the worker told to finish nothing new and leave?
     pub fn drained(&self) -> bool {
-        self.drained.load(Ordering::SeqCst)
+        self.news.borrow().drained
     }
 
-    /// The generation of the training world that is current; 0: none.
-    pub fn world_generation(&self) -> u64 {
-        self.world_generation.load(Ordering::SeqCst)
+    /// Why the coordinator no longer counts this worker as a member, or can't be asked, if so.
+    pub fn lost(&self) -> Option<CallError> {
+        self.news.borrow().lost.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<OnBoard>> {
+    /// Returns when this generation of the training world is over for this worker: another one is current, or the
+    /// worker is no member any more.
+    pub async fn generation_is_over(&self, generation: u64) {
+        let over = |news: &News| news.lost.is_some() || news.world_generation > generation;
+        // An error would mean that the board is gone; it is borrowed.
+        let _ = self.news.subscribe().wait_for(over).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<OnBoard>> {
         self.shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -61,8 +79,9 @@ impl Board {
         on_board.iter().map(|on| ShardProgress { shard: on.shard.clone(), token: on.token, rows_done }).collect()
     }
 
-    fn revoke(&self, shards: &[String]) {
-        if let Some(on) = self.lock().as_ref().filter(|on| shards.contains(&on.shard)) {
+    /// Stops the work on the shard, if it is one that `which` names.
+    fn stop(&self, which: impl Fn(&str) -> bool) {
+        if let Some(on) = self.lock().as_ref().filter(|on| which(&on.shard)) {
             on.stop.store(true, Ordering::SeqCst);
         }
     }
@@ -72,20 +91,12 @@ impl Board {
 #[derive(Debug)]
 pub struct Heartbeats {
     task: JoinHandle<()>,
-    lost: Arc<Mutex<Option<String>>>,
 }
 
 impl Heartbeats {
     /// Sends a heartbeat at once, and then one per interval.
     pub fn start(connection: Connection, member: Membership, board: Arc<Board>) -> Self {
-        let lost = Arc::new(Mutex::new(None));
-        let task = tokio::spawn(beat(connection, member, board, lost.clone()));
-        Heartbeats { task, lost }
-    }
-
-    /// Why the coordinator no longer counts this worker as a member, if so.
-    pub fn lost(&self) -> Option<String> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Heartbeats { task: tokio::spawn(beat(connection, member, board)) }
     }
 }
 
@@ -95,7 +106,7 @@ impl Drop for Heartbeats {
     }
 }
 
-async fn beat(connection: Connection, member: Membership, board: Arc<Board>, lost: Arc<Mutex<Option<String>>>) {
+async fn beat(connection: Connection, member: Membership, board: Arc<Board>) {
     let mut interval = tokio::time::interval(member.heartbeat);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -109,17 +120,16 @@ async fn beat(connection: Connection, member: Membership, board: Arc<Board>, los
             .await;
         match reply {
             Ok(reply) => {
-                board.revoke(&reply.revoked_shards);
-                board.world_generation.store(reply.world_generation, Ordering::SeqCst);
-                board.drained.fetch_or(reply.drain, Ordering::SeqCst);
+                board.stop(|shard| reply.revoked_shards.iter().any(|revoked| revoked == shard));
+                board.news.send_modify(|news| {
+                    news.world_generation = reply.world_generation;
+                    news.drained |= reply.drain;
+                });
             }
-            Err(CallError::Unreachable { .. }) => {}
             Err(error) => {
                 // Not a member any more: what is in hand can't be committed, so it is dropped.
-                if let Some(on) = board.lock().as_ref() {
-                    on.stop.store(true, Ordering::SeqCst);
-                }
-                *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+                board.stop(|_| true);
+                board.news.send_modify(|news| news.lost = Some(error));
                 return;
             }
         }

@@ -1,7 +1,7 @@
 //! The agent: register, lease, run, report; one process per device. And the commands that need tensors.
 //!
-//! [`agent`] is the life of a worker, [`shard`] its work in the CapFilt phase, [`gang`] its place in a training world;
-//! [`heartbeat`] keeps it a member beside both. [`connection`] is how it talks to the coordinator.
+//! [`agent`] is the life of a worker, [`shard`] its work in the CapFilt phase, [`gang`] its place in a training world
+//! with [`report`] on what it does there; [`heartbeat`] keeps it a member beside both. [`connection`] is how it talks to the coordinator.
 
 pub mod agent;
 pub mod connection;
@@ -10,5 +10,6 @@ pub mod evaluate;
 pub mod faults;
 pub mod gang;
 pub mod heartbeat;
+pub mod report;
 pub mod shard;
 pub mod torch;

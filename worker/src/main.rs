@@ -13,7 +13,11 @@ use tokio::sync::watch;
 const TERMINATED: u8 = 143;
 
 #[derive(Parser)]
-#[command(name = "quern-worker", version, about = "Works for a quern coordinator; carries out the commands that need tensors.")]
+#[command(
+    name = "quern-worker",
+    version,
+    about = "Works for a quern coordinator; carries out the commands that need tensors."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -54,15 +58,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let outcome = match (runtime, arguments.command) {
-        (Err(error), _) => Err(format!("the async runtime does not start: {error}")),
-        (Ok(runtime), Command::Run(arguments)) => runtime.block_on(run(arguments)),
-        (Ok(runtime), Command::Eval(command)) => {
-            drop(runtime);
-            evaluate::run(command).map(|()| ExitCode::SUCCESS)
-        },
-        (Ok(_), Command::Doctor) => {
+    let outcome = match arguments.command {
+        Command::Run(arguments) => run(arguments),
+        Command::Eval(command) => evaluate::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Doctor => {
             println!("{}", doctor::report());
             Ok(ExitCode::SUCCESS)
         }
@@ -73,10 +72,20 @@ fn main() -> ExitCode {
     })
 }
 
-async fn run(arguments: RunArguments) -> Result<ExitCode, String> {
+fn run(arguments: RunArguments) -> Result<ExitCode, String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| format!("the async runtime does not start: {error}"))?;
+    let outcome = runtime.block_on(work(arguments));
+    // A thread that still waits for a peer must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn work(arguments: RunArguments) -> Result<ExitCode, String> {
     let (leave, leaving) = watch::channel(false);
     tokio::spawn(async move {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
             tracing::warn!("signals can't be heard: a SIGTERM ends this worker at once");
             return leave.closed().await;
         };

@@ -46,6 +46,11 @@ impl Mill {
         Mill { recipe, run_id, recipe_hash, device, script, engine: None }
     }
 
+    /// Forgets the models.
+    pub fn unload(&mut self) {
+        self.engine = None;
+    }
+
     /// Does the leased shard. An error means that this worker can't go on at all.
     pub async fn grind(
         &mut self,
@@ -76,7 +81,8 @@ impl Mill {
 
     fn dataset(&self, lease: &ShardLease) -> Result<Dataset, AgentError> {
         let found = self.recipe.datasets.iter().find(|dataset| dataset.name == lease.dataset);
-        let missing = || AgentError::Setup(format!("the coordinator leased {}, which the recipe does not name", lease.dataset));
+        let missing =
+            || AgentError::Setup(format!("the coordinator leased {}, which the recipe does not name", lease.dataset));
         found.cloned().ok_or_else(missing)
     }
 

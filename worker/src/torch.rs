@@ -1,6 +1,7 @@
 //! libtorch at run time: CUDA is opened when it is there, and what was found is reported.
 
 use std::ffi::{CStr, CString, c_int, c_void};
+use std::path::Path;
 
 use tch::Device;
 
@@ -30,6 +31,21 @@ fn open(library: &str, flags: c_int) -> Result<*mut c_void, String> {
         false => Err(unsafe { CStr::from_ptr(reason) }.to_string_lossy().into_owned()),
     }
 }
+
+/// The version of the libtorch that this process runs with, from `version.py` of the wheel that it was loaded from; a
+/// libtorch without one is the version that this binary was built against.
+pub fn version() -> String {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let library =
+        maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("libtorch_cpu.so"));
+    let file = library.and_then(|path| Some(Path::new(path).parent()?.parent()?.join("version.py")));
+    let text = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("__version__ = "));
+    line.map_or_else(|| BUILT_AGAINST.to_owned(), |quoted| quoted.trim_matches(['\'', '"']).to_owned())
+}
+
+/// The PyTorch version that tch 0.24 binds, pinned in requirements.txt.
+const BUILT_AGAINST: &str = "2.11.0";
 
 /// The device of `auto`, `cpu` or `cuda:N`, or one sentence why there is none.
 pub fn device(name: &str) -> Result<Device, String> {
