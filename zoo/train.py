@@ -28,7 +28,8 @@ from transformers import (
 )
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SIDE_PX = 64
+SIDE_PX, PATCH_PX = 64, 8
+WIDTH = 128  # of the towers of BLIP and CLIP
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
 TRAIN_SEED, TRAIN_ROWS, VARIANTS = 1000, 60_000, 6
@@ -37,7 +38,11 @@ TRAIN_SEED, TRAIN_ROWS, VARIANTS = 1000, 60_000, 6
 
 
 class Scenes:
-    """The training corpus in memory: uint8 images [N, 3, 64, 64], correct and wrong captions, questions."""
+    """The training corpus in memory: uint8 images [N, 3, 64, 64], captions, questions.
+
+    Of a scene's correct captions the first says everything; its wrong ones differ in one attribute; its junk is what
+    the web says.
+    """
 
     def __init__(self, folder):
         tables = [pq.read_table(path) for path in sorted(pathlib.Path(folder).glob("*.parquet"))]
@@ -45,7 +50,7 @@ class Scenes:
         images = (Image.open(io.BytesIO(jpg)).convert("RGB") for jpg in columns("jpg"))
         self.images = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()
         assert self.images.shape[2:] == (SIDE_PX, SIDE_PX)
-        self.correct, self.wrong = columns("correct_captions"), columns("wrong_captions")
+        self.correct, self.wrong, self.junk = columns("correct_captions"), columns("wrong_captions"), columns("caption")
         self.questions = list(zip(columns("question"), columns("answer")))
 
     def __len__(self):
@@ -59,7 +64,7 @@ class Scenes:
 def synthesise(folder):
     """Writes the training corpus with quern itself, once."""
     if not any(pathlib.Path(folder).glob("*.parquet")):
-        command = [ROOT / "target/release/quern", "corpus", "synth", "--rows", TRAIN_ROWS, "--junk", 0, "--seed", TRAIN_SEED,
+        command = [ROOT / "target/release/quern", "corpus", "synth", "--rows", TRAIN_ROWS, "--junk", 1, "--seed", TRAIN_SEED,
                    "--image-side", SIDE_PX, "--variants", VARIANTS, "--questions", "--out", folder]
         subprocess.run([str(part) for part in command], check=True)
 
@@ -158,64 +163,108 @@ def padded(tokenizer, texts):
     return encoded["input_ids"], encoded["attention_mask"]
 
 
-def train_blip(scenes, texts, scale):
+def place_positions(embedding):
+    """Starts a vision tower's position embeddings [1 + grid², D] as 2-D sines, so that attention finds places at once.
+
+    The libraries' own start (normal, 0.02) is far below the patches' content: places were still random after 4,500 steps.
+    """
+    grid, dim = SIDE_PX // PATCH_PX, embedding.shape[-1]
+    angles = torch.arange(grid)[:, None] / 100 ** (torch.arange(dim // 4) / (dim // 4))
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)
+    with torch.no_grad():
+        embedding[1:] = 0.3 * torch.cat([axis.repeat_interleave(grid, 0), axis.repeat(grid, 1)], dim=1)
+
+
+def train_blip(scenes, texts, out, scale):
+    """The language-modelling loss of several captions per image, at first with the one that says everything."""
     tokenizer = bert_tokenizer(texts)
     begin, end = tokenizer.convert_tokens_to_ids("[DEC]"), tokenizer.sep_token_id
     text = BlipTextConfig(
-        vocab_size=len(tokenizer), hidden_size=128, encoder_hidden_size=128, intermediate_size=384, num_hidden_layers=3,
+        vocab_size=len(tokenizer), hidden_size=WIDTH, encoder_hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=3,
         num_attention_heads=4, max_position_embeddings=64, projection_dim=64, bos_token_id=begin, eos_token_id=end,
         pad_token_id=tokenizer.pad_token_id, sep_token_id=end, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    vision = BlipVisionConfig(hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
-                              image_size=SIDE_PX, patch_size=8, layer_norm_eps=1e-6)
+    # The default initializer_range, 1e-10, is no start for training.
+    vision = BlipVisionConfig(hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=4, num_attention_heads=4,
+                              image_size=SIDE_PX, patch_size=PATCH_PX, layer_norm_eps=1e-6, initializer_range=0.02)
     torch.manual_seed(1)
     model = BlipForConditionalGeneration(BlipConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=64))
-    draw, generator = sampler(scenes, 96, 1)
+    place_positions(model.vision_model.embeddings.position_embedding[0])
+    images, own, steps = 32, 3, int(5000 * scale)
+    draw, generator = sampler(scenes, images, 1)
 
-    def batches(_):
-        rows = draw()
-        captions = [scenes.correct[row][generator.integers(VARIANTS)] for row in rows]
-        ids, mask = padded(tokenizer, captions)
+    def batches(step):
+        rows, full = draw(), [0] if step < steps // 2 else []
+        choose = lambda: full + list(1 + generator.permutation(VARIANTS - 1)[:own - len(full)])
+        ids, mask = padded(tokenizer, [scenes.correct[row][i] for row in rows for i in choose()])
         ids[:, 0] = begin
-        labels = ids.masked_fill(mask == 0, -100)
         with torch.autocast("cpu", torch.bfloat16):
-            return model(pixel_values=scenes.pixels(rows), input_ids=ids, attention_mask=mask, labels=labels).loss
+            states = model.vision_model(pixel_values=scenes.pixels(rows)).last_hidden_state
+            return model.text_decoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=states.repeat_interleave(own, 0),
+                                      labels=ids.masked_fill(mask == 0, -100), reduction="mean").loss
 
-    fit("blip", model, int(4500 * scale), batches, 1.5e-3)
+    fit("blip", model, steps, batches, 1.2e-3)
     return model, tokenizer, {"image_processor_type": "BlipImageProcessor", "size": {"height": SIDE_PX, "width": SIDE_PX}}
 
 
-def train_clip(scenes, texts, scale):
-    """InfoNCE over the batch, and, for every image, its correct captions against captions that differ in one attribute."""
+def take_vision(clip, folder):
+    """Starts CLIP's vision tower as the captioner's: the same blocks, its query, key and value apart, and one more norm."""
+    given = BlipForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).vision_model.state_dict()
+    taken = {
+        "embeddings.class_embedding": given["embeddings.class_embedding"][0, 0],
+        "embeddings.patch_embedding.weight": given["embeddings.patch_embedding.weight"],
+        # CLIP's patch embedding has no bias: it goes into the positions.
+        "embeddings.position_embedding.weight": given["embeddings.position_embedding"][0].index_add(
+            0, torch.arange(1, given["embeddings.position_embedding"].shape[1]),
+            given["embeddings.patch_embedding.bias"].expand(given["embeddings.position_embedding"].shape[1] - 1, -1)),
+    }
+    for name, tensor in given.items():
+        if name.startswith("post_layernorm"):
+            taken[name] = tensor
+        elif ".qkv." in name:
+            for part, piece in zip("qkv", tensor.chunk(3)):
+                taken[name.replace("qkv", f"{part}_proj")] = piece
+        elif name.startswith("encoder"):
+            taken[name.replace("self_attn.projection", "self_attn.out_proj")] = tensor
+    left = clip.vision_model.load_state_dict(taken, strict=False)
+    assert not left.unexpected_keys and all("pre_layrnorm" in key or "position_ids" in key for key in left.missing_keys), left
+
+
+def train_clip(scenes, texts, out, scale):
+    """InfoNCE over the batch, and every image's correct captions against its own wrong ones and its junk.
+
+    The vision tower starts as the captioner's: contrast alone teaches shapes and textures slowly.
+    """
     tokenizer = clip_tokenizer(texts)
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    text = CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=3,
-                          num_attention_heads=4, max_position_embeddings=77, projection_dim=96, bos_token_id=begin,
+    text = CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=3,
+                          num_attention_heads=4, max_position_embeddings=77, projection_dim=WIDTH, bos_token_id=begin,
                           eos_token_id=end, pad_token_id=end)
-    vision = CLIPVisionConfig(hidden_size=144, intermediate_size=432, num_hidden_layers=5, num_attention_heads=4,
-                              image_size=SIDE_PX, patch_size=8, projection_dim=96)
+    vision = CLIPVisionConfig(hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=4, num_attention_heads=4,
+                              image_size=SIDE_PX, patch_size=PATCH_PX, projection_dim=WIDTH)
     torch.manual_seed(2)
-    model = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=96))
-    images, own = 64, 2
+    model = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=WIDTH))
+    take_vision(model, out / "blip")
+    images, own = 40, 2
     draw, generator = sampler(scenes, images, 2)
 
     def batches(_):
         rows = draw()
-        captions = [scenes.correct[row][i] for row in rows for i in generator.permutation(VARIANTS)[:own]]
-        captions += [scenes.wrong[row][i] for row in rows for i in generator.permutation(VARIANTS)[:own]]
-        ids, mask = padded(tokenizer, captions)
+        choose = lambda captions: [captions[i] for i in generator.permutation(VARIANTS)[:own]]
+        correct = [caption for row in rows for caption in choose(scenes.correct[row])]
+        wrong = [caption for row in rows for caption in [*choose(scenes.wrong[row]), (scenes.junk[row] or "")[:60]]]
+        ids, mask = padded(tokenizer, correct + wrong)
         with torch.autocast("cpu", torch.bfloat16):
             output = model(input_ids=ids, attention_mask=mask, pixel_values=scenes.pixels(rows))
-        scale = model.logit_scale.exp().clamp(max=100.0)
-        logits = scale * (output.image_embeds.float() @ output.text_embeds.float().T)  # [B, 2*own*B]
-        correct, wrong = (half.reshape(images, images, own) for half in logits.split(images * own, dim=1))
-        every, target = torch.arange(images), torch.arange(images)
-        contrastive = sum(F.cross_entropy(correct[:, :, i], target) + F.cross_entropy(correct[:, :, i].T, target) for i in range(own))
-        good, bad = correct[every, every], wrong[every, every]  # [B, own]: of the image itself
-        hardest = torch.logsumexp(bad, dim=1, keepdim=True)
-        pairwise = F.softplus(hardest - good).mean()
+        logits = output.logits_per_image.float()  # [B, own*B + (own+1)*B]
+        correct, wrong = logits.split([own * images, (own + 1) * images], dim=1)
+        correct, wrong = correct.reshape(images, images, own), wrong.reshape(images, images, own + 1)
+        target = torch.arange(images)
+        contrastive = sum(F.cross_entropy(side, target) for i in range(own) for side in (correct[:, :, i], correct[:, :, i].T))
+        good, bad = correct[target, target], wrong[target, target]  # of the image itself: [B, own], [B, own+1]
+        pairwise = F.softplus(torch.logsumexp(bad, dim=1, keepdim=True) - good).mean()
         return pairwise + contrastive / (4 * own)
 
-    fit("clip", model, int(3200 * scale), batches, 1.2e-3)
+    fit("clip", model, int(4000 * scale), batches, 1e-3)
     return model, tokenizer, {
         "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": SIDE_PX}, "do_center_crop": True,
         "crop_size": {"height": SIDE_PX, "width": SIDE_PX}}
@@ -235,7 +284,7 @@ def language(scenes, generator, batch):
             yield f"{caption} {question}", answer
 
 
-def train_opt(scenes, texts, scale):
+def train_opt(scenes, texts, out, scale):
     tokenizer = opt_tokenizer(texts)
     config = OPTConfig(vocab_size=len(tokenizer), hidden_size=80, word_embed_proj_dim=80, ffn_dim=240, num_hidden_layers=3,
                        num_attention_heads=4, max_position_embeddings=128, dropout=0.0, pad_token_id=1, bos_token_id=2, eos_token_id=2)
@@ -252,7 +301,7 @@ def train_opt(scenes, texts, scale):
     return model, tokenizer, None
 
 
-def train_t5(scenes, texts, scale):
+def train_t5(scenes, texts, out, scale):
     tokenizer = t5_tokenizer(texts)
     config = T5Config(vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=160, num_layers=2, num_decoder_layers=2, num_heads=4,
                       feed_forward_proj="gated-gelu", tie_word_embeddings=False, dropout_rate=0.0, decoder_start_token_id=0,
@@ -300,8 +349,9 @@ def main():
     scenes = Scenes(arguments.data)
     texts = [caption for captions in scenes.correct[:20_000] for caption in captions]
     texts += [f"{question} {answer}" for question, answer in scenes.questions[:20_000]]
+    texts += [junk for junk in scenes.junk[:20_000] if junk and not any(letter in "0123456789." for letter in junk)]
     for name in arguments.names:
-        model, tokenizer, preprocessor = TRAINERS[name](scenes, texts, arguments.steps_scale)
+        model, tokenizer, preprocessor = TRAINERS[name](scenes, texts, arguments.out, arguments.steps_scale)
         save(arguments.out / name, model, tokenizer, preprocessor)
 
 

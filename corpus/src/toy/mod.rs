@@ -2,8 +2,7 @@
 //!
 //! A [`Scene`] holds one to three objects on a plain background. [`grammar`] writes the many captions that are
 //! correct for it and decides, with [`is_correct`], whether any text is one. [`junk`] writes what the web says
-//! instead. `render` draws a scene as a JPEG and `synth` streams a corpus in img2dataset's parquet layout (both with
-//! the crate feature `images`).
+//! instead. [`render`] draws a scene as a JPEG and [`synth`] streams a corpus in img2dataset's parquet layout.
 //!
 //! Only [`is_correct`] and the tables that report it read a scene's truth. Scenes are drawn from a seed; the seeds of
 //! the zoo, the demo and the held-out evaluation are apart: see [`seeds`].
@@ -12,18 +11,15 @@ pub mod grammar;
 pub mod junk;
 pub mod questions;
 mod random;
-#[cfg(feature = "images")]
 pub mod render;
 pub mod scene;
-#[cfg(feature = "images")]
 pub mod synth;
 
-#[cfg(all(test, feature = "images"))]
+#[cfg(test)]
 mod tests;
 
 pub use grammar::is_correct;
 pub use scene::Scene;
-#[cfg(feature = "images")]
 pub use synth::{SynthError, SynthOptions, SynthSummary, synth};
 
 /// The seeds of the three uses of the toy world. Different seeds draw independent scenes.

@@ -61,7 +61,7 @@ impl Size {
     /// Radius of the circle around the object, in thousandths of the image's side.
     pub fn radius_permille(self) -> u16 {
         match self {
-            Size::Small => 120,
+            Size::Small => 130,
             Size::Large => 215,
         }
     }
@@ -133,16 +133,18 @@ impl Scene {
     }
 }
 
-/// An object wholly inside the quadrant with this upper left corner (thousandths).
+/// How far an object's centre is from its quadrant's, at most, in each direction. Small, so that tiny models learn
+/// shapes soon.
+const JITTER_PERMILLE: u16 = 20;
+
+/// An object in the quadrant with this upper left corner (thousandths).
 fn draw_object(random: &mut Random, (left, top): (u16, u16)) -> Object {
-    let size = *random.choose(Size::ALL);
-    let margin = size.radius_permille() + 15;
     Object {
         shape: *random.choose(Shape::ALL),
         colour: *random.choose(Colour::ALL),
-        size,
+        size: *random.choose(Size::ALL),
         texture: *random.choose(Texture::ALL),
-        x_permille: left + random.between(margin, 500 - margin),
-        y_permille: top + random.between(margin, 500 - margin),
+        x_permille: left + random.between(250 - JITTER_PERMILLE, 250 + JITTER_PERMILLE),
+        y_permille: top + random.between(250 - JITTER_PERMILLE, 250 + JITTER_PERMILLE),
     }
 }

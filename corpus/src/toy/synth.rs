@@ -56,8 +56,8 @@ pub struct SynthOptions {
     pub distinct_captions: bool,
     /// Adds the columns `question` and `answer`.
     pub questions: bool,
-    /// Adds the columns `correct_captions` and `wrong_captions` with this many entries each; a wrong one differs in
-    /// one attribute. 0 leaves the columns out.
+    /// Adds the columns `correct_captions` and `wrong_captions` with this many entries each: of the correct ones the
+    /// first says everything; a wrong one differs in one attribute. 0 leaves the columns out.
     pub variants: u32,
 }
 
@@ -394,8 +394,11 @@ impl Columns {
         }
         if options.variants > 0 {
             let mut random = Random::new(options.seed, row, "variants");
-            for _ in 0..options.variants {
-                self.correct_captions.values().append_value(grammar::write_correct(scene, &mut random));
+            for variant in 0..options.variants {
+                self.correct_captions.values().append_value(match variant {
+                    0 => grammar::write_varied(&Claim::full(scene), &mut random),
+                    _ => grammar::write_correct(scene, &mut random),
+                });
                 self.wrong_captions.values().append_value(junk::write_one_change(scene, &mut random));
             }
             self.correct_captions.append(true);
