@@ -5,7 +5,7 @@
 //! - [`reader`]: a shard's rows as a stream.
 //! - [`order`]: which sample is trained on when.
 //! - `images`: decode, resize, transform (crate feature `images`).
-//! - [`toy`]: a world whose correct captions are known.
+//! - `toy`: a world whose correct captions are known (crate feature `images`).
 
 mod columns;
 #[cfg(test)]
@@ -20,6 +20,7 @@ pub mod plan;
 pub mod reader;
 mod rows;
 pub mod store;
+#[cfg(feature = "images")]
 pub mod toy;
 
 pub use columns::ColumnError;

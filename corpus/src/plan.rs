@@ -4,7 +4,7 @@
 //! holds `shard_rows` rows at most; a row group that is larger is cut into pieces of its own. A file that can't be
 //! read is reported and keeps its place in the numbering, so that mending it changes no other shard's name.
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::file::metadata::ParquetMetaData;
 use quern_recipes::Dataset;
@@ -49,7 +49,7 @@ pub enum PlanError {
         dataset: String,
         /// What the store said.
         #[source]
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// No parquet file.
     #[error("data set `{dataset}`: no *.parquet file under {url}; check `path`")]
@@ -78,7 +78,7 @@ pub enum PlanError {
         url: String,
         /// Which one, and what there is.
         #[source]
-        source: ColumnError,
+        source: Box<ColumnError>,
     },
 }
 
@@ -91,8 +91,7 @@ pub enum PlanError {
 /// # Panics
 /// If `shard_rows` is 0.
 pub async fn plan_dataset(dataset: &Dataset, shard_rows: u64) -> Result<DatasetPlan, PlanError> {
-    let store_error = |source| PlanError::Store { dataset: dataset.name.clone(), source };
-    let folder = store::open(&dataset.path).map_err(store_error)?;
+    let folder = store::open(&dataset.path).map_err(|error| store_error(dataset, error))?;
     plan_folder(&folder, dataset, shard_rows).await
 }
 
@@ -135,7 +134,7 @@ pub async fn plan_folder(folder: &Folder, dataset: &Dataset, shard_rows: u64) ->
 /// All parquet files of the data set and their sizes, sorted.
 async fn parquet_files(folder: &Folder, dataset: &Dataset) -> Result<Vec<(String, u64)>, PlanError> {
     let listed = folder.list_sizes("").await;
-    let mut files = listed.map_err(|source| PlanError::Store { dataset: dataset.name.clone(), source })?;
+    let mut files = listed.map_err(|error| store_error(dataset, error))?;
     files.retain(|(file, _)| file.ends_with(".parquet"));
     let (dataset, url) = (dataset.name.clone(), folder.url.clone());
     match files.len() {
@@ -143,6 +142,10 @@ async fn parquet_files(folder: &Folder, dataset: &Dataset) -> Result<Vec<(String
         count if count > MAX_FILES => Err(PlanError::TooManyFiles { dataset, url, files: count }),
         _ => Ok(files),
     }
+}
+
+fn store_error(dataset: &Dataset, source: StoreError) -> PlanError {
+    PlanError::Store { dataset: dataset.name.clone(), source: Box::new(source) }
 }
 
 /// Why a file is left out of the plan.
@@ -190,7 +193,7 @@ fn refuse_foreign_columns(
             return Err(PlanError::Columns {
                 dataset: dataset.name.clone(),
                 url: folder.url_of(file),
-                source: source.clone(),
+                source: Box::new(source.clone()),
             });
         }
     }
@@ -219,14 +222,6 @@ fn cut(groups: &[u64], shard_rows: u64) -> Vec<(u64, u64)> {
         shards.push((start, rows));
     }
     shards
-}
-
-/// Plans several data sets, in the recipe's order.
-///
-/// # Errors
-/// The first data set's that has no plan.
-pub async fn plan_datasets(datasets: &[Dataset], shard_rows: u64) -> Result<Vec<DatasetPlan>, PlanError> {
-    stream::iter(datasets).then(|dataset| plan_dataset(dataset, shard_rows)).try_collect().await
 }
 
 #[cfg(test)]

@@ -62,3 +62,26 @@ pub struct ShardSpec {
     /// Number of rows.
     pub rows: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(dataset: &str, file: &str, row: u64) -> RowId {
+        RowId { dataset: dataset.into(), file: file.into(), row }
+    }
+
+    #[test]
+    fn every_part_of_a_row_id_counts_and_parts_never_run_together() {
+        let ids = [id("ab", "c", 1), id("a", "bc", 1), id("abc", "", 1), id("ab", "c", 2), id("ab", "c", 256)];
+        for (index, row) in ids.iter().enumerate() {
+            assert_eq!(row.key(), row.clone().key());
+            assert!(ids[..index].iter().all(|other| other.key() != row.key()), "{row}");
+        }
+    }
+
+    #[test]
+    fn a_row_id_reads_as_a_place() {
+        assert_eq!(id("web", "a/0.parquet", 17).to_string(), "web/a/0.parquet#17");
+    }
+}

@@ -1,5 +1,5 @@
 //! Images against Pillow: every layout's pixels (`images/cases.safetensors`, written by `images/make.py`) and the
-//! evaluation transforms (`tests/golden/preprocess`).
+//! evaluation transforms (`tests/golden/cases/preprocess`).
 
 #![cfg(feature = "images")]
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use quern_corpus::images::{
     CropRounding, EvaluationOptions, ImageError, Orientation, RgbImage, blip_eval, clip_eval, decode, decode_oriented,
-    evaluation_inputs,
+    evaluation_inputs, resize_bicubic,
 };
 use quern_recipes::ImageLimits;
 use safetensors::SafeTensors;
@@ -82,6 +82,19 @@ fn orientation_is_applied_as_pillow_does() {
         seen += 1;
     }
     assert_eq!(seen, 10);
+}
+
+#[test]
+fn resizes_are_pillows_up_and_down() {
+    let cases = cases();
+    let image = cases["png_rgb.rgb"].image();
+    let wanted: Vec<_> = cases.iter().filter(|(name, _)| name.starts_with("png_rgb.to_")).collect();
+    assert_eq!(wanted.len(), 8);
+    for (name, wanted) in wanted {
+        let wanted = wanted.image();
+        let found = resize_bicubic(&image, wanted.width, wanted.height);
+        assert_eq!(difference(&found, &wanted).0, 0, "{name}");
+    }
 }
 
 #[test]
@@ -165,7 +178,7 @@ struct Golden {
 }
 
 fn goldens() -> Vec<Golden> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/preprocess");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/cases/preprocess");
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
     folders.sort();

@@ -1,7 +1,8 @@
 """Writes cases.safetensors: small images in every layout that is decoded, and what Pillow makes of them.
 
 For a case NAME there is `NAME` (the encoded bytes), `NAME.rgb` ([height, width, 3], Image.open(...).convert("RGB"))
-and, where the image says how it is turned, `NAME.upright` (after ImageOps.exif_transpose).
+and, where the image says how it is turned, `NAME.upright` (after ImageOps.exif_transpose). `png_rgb.to_WxH` are its
+bicubic resizes.
 Run in this folder with the project's .venv: python make.py
 """
 
@@ -111,6 +112,11 @@ def main():
         if "_exif" in name:
             upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
             tensors[f"{name}.upright"] = np.array(upright.convert("RGB"))
+    for width, height in [(5, 7), (100, 60), (37, 9), (11, 23), (1, 1), (300, 24), (38, 22), (2, 200)]:
+        # One direction at a time: Pillow 11 is always horizontal first, Pillow 13 where that is cheaper.
+        across = Image.fromarray(scene()).resize((width, HEIGHT), Image.Resampling.BICUBIC)
+        resized = across.resize((width, height), Image.Resampling.BICUBIC)
+        tensors[f"png_rgb.to_{width}x{height}"] = np.array(resized)
     save_file(tensors, "cases.safetensors", metadata={"pillow": PIL.__version__})
 
 
