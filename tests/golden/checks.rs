@@ -1,0 +1,161 @@
+//! Comparison with what is expected, and the account of what was compared.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use anyhow::{Context, bail};
+use tch::{Kind, Tensor};
+
+use crate::case::Case;
+
+/// How far a value may be off.
+#[derive(Debug, Clone, Copy)]
+pub enum Tolerance {
+    /// `|a - e| <= abs + rel · max(|e|, rms(e))`, element by element. (The rounding error of a sum is as large as its
+    /// terms allow, even where they cancel; so an element's error is measured against the tensor's scale.)
+    Elements {
+        /// Relative.
+        rel: f64,
+        /// Absolute.
+        abs: f64,
+    },
+    /// `‖a - e‖ <= rel · ‖e‖ + abs`, of the whole tensor (gradients).
+    Norm {
+        /// Relative.
+        rel: f64,
+        /// Absolute.
+        abs: f64,
+    },
+    /// The largest and the mean difference (of pixels, in levels).
+    Levels {
+        /// Of any element.
+        largest: f64,
+        /// Of all.
+        mean: f64,
+    },
+    /// Not at all.
+    Exact,
+}
+
+/// Losses and states: 1e-4 relative, 1e-5 absolute.
+pub const STATES: Tolerance = Tolerance::Elements { rel: 1e-4, abs: 1e-5 };
+
+/// The comparisons of one case.
+pub struct Checks<'a> {
+    case: &'a Case,
+    rows: Vec<Row>,
+    compared: BTreeSet<String>,
+}
+
+struct Row {
+    tensor: String,
+    abs: f64,
+    rel: f64,
+    tolerance: String,
+    passed: bool,
+}
+
+/// What came out.
+pub struct Report {
+    case: String,
+    rows: Vec<Row>,
+    forgotten: Vec<String>,
+}
+
+impl<'a> Checks<'a> {
+    /// Nothing compared yet.
+    pub fn new(case: &'a Case) -> Self {
+        Checks { case, rows: Vec::new(), compared: BTreeSet::new() }
+    }
+
+    /// The expected tensor `name`, which the caller undertakes to compare.
+    pub fn expected(&mut self, name: &str) -> anyhow::Result<&'a Tensor> {
+        let tensor = self.case.expected.get(name);
+        let tensor = tensor.with_context(|| format!("expected.safetensors has no {name:?}"))?;
+        self.compared.insert(name.to_string());
+        Ok(tensor)
+    }
+
+    /// Compares `actual` with the expected tensor `name`.
+    pub fn compare(&mut self, name: &str, actual: &Tensor, tolerance: Tolerance) -> anyhow::Result<()> {
+        let expected = self.expected(name)?;
+        self.compare_with(name, actual, expected, tolerance)
+    }
+
+    /// Compares `actual` with `expected`, a reading of the expected tensor `name` (which must be claimed by [`expected`](Checks::expected)).
+    pub fn compare_with(
+        &mut self,
+        name: &str,
+        actual: &Tensor,
+        expected: &Tensor,
+        tolerance: Tolerance,
+    ) -> anyhow::Result<()> {
+        if actual.size() != expected.size() {
+            bail!("{name} has shape {:?}, expected {:?}", actual.size(), expected.size());
+        }
+        let (actual, expected) =
+            (actual.to_kind(Kind::Double).flatten(0, -1), expected.to_kind(Kind::Double).flatten(0, -1));
+        // An infinity that is expected must be met; a NaN never passes.
+        let error = (&actual - &expected).abs().where_scalarother(&actual.ne_tensor(&expected), 0.0);
+        let size = expected.abs();
+        let (abs, rel) = if error.numel() == 0 {
+            (0.0, 0.0)
+        } else {
+            (error.max().double_value(&[]), (&error / size.clamp_min(1e-12)).max().double_value(&[]))
+        };
+        let (passed, tolerance) = match tolerance {
+            Tolerance::Exact => (abs == 0.0, "exact".to_string()),
+            Tolerance::Elements { rel, abs } => {
+                let scale = size.clamp_min_tensor(&finite_rms(&expected));
+                let met = error.isfinite().logical_and(&error.le_tensor(&(scale * rel + abs)));
+                let met = met.all().int64_value(&[]) == 1;
+                (met, format!("rel {rel:.0e} abs {abs:.0e}"))
+            }
+            Tolerance::Levels { largest, mean } => {
+                let met = abs <= largest && error.mean(Kind::Double).double_value(&[]) <= mean;
+                (met, format!("max {largest} mean {mean}"))
+            }
+            Tolerance::Norm { rel, abs } => {
+                let bound = expected.norm().double_value(&[]) * rel + abs;
+                (error.norm().double_value(&[]) <= bound, format!("L2 rel {rel:.0e} abs {abs:.0e}"))
+            }
+        };
+        self.rows.push(Row { tensor: name.to_string(), abs, rel, tolerance, passed });
+        Ok(())
+    }
+
+    /// Closes the account.
+    pub fn finish(self) -> Report {
+        let forgotten = self.case.expected.keys().filter(|name| !self.compared.contains(*name));
+        Report { case: self.case.name(), forgotten: forgotten.cloned().collect(), rows: self.rows }
+    }
+}
+
+/// The root of the mean square of the finite elements; 0 if there are none.
+fn finite_rms(tensor: &Tensor) -> Tensor {
+    let finite = tensor.masked_select(&tensor.isfinite());
+    if finite.numel() == 0 { Tensor::from(0.0) } else { finite.square().mean(Kind::Double).sqrt() }
+}
+
+impl Report {
+    /// The number of misses; an expected tensor that nothing compared is an error.
+    pub fn verdict(&self) -> anyhow::Result<usize> {
+        if self.rows.is_empty() {
+            bail!("nothing was compared");
+        }
+        if !self.forgotten.is_empty() {
+            bail!("nothing compares the expected tensors {:?}", self.forgotten);
+        }
+        Ok(self.rows.iter().filter(|row| !row.passed).count())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        for Row { tensor, abs, rel, tolerance, passed } in &self.rows {
+            let verdict = if *passed { "pass" } else { "MISS" };
+            writeln!(out, "{:<20} {tensor:<48} abs {abs:<9.2e} rel {rel:<9.2e} {tolerance:<20} {verdict}", self.case)?;
+        }
+        Ok(())
+    }
+}
