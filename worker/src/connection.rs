@@ -56,7 +56,12 @@ pub struct Connection {
 impl Connection {
     /// A connection that is made when first needed.
     pub fn new(url: &str) -> Result<Self, CallError> {
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| CallError::Address { url: url.to_owned() })?;
+        let no_address = || CallError::Address { url: url.to_owned() };
+        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| no_address())?;
+        // The protocol is not encrypted: see docs/reference/protocol.md.
+        if endpoint.uri().scheme_str() != Some("http") {
+            return Err(no_address());
+        }
         let endpoint =
             endpoint.connect_timeout(Duration::from_secs(5)).timeout(Duration::from_secs(60)).tcp_nodelay(true);
         Ok(Connection { url: url.to_owned(), client: CoordinatorClient::new(endpoint.connect_lazy()) })
@@ -105,4 +110,18 @@ pub struct Membership {
     pub heartbeat: Duration,
     /// How long a silent worker keeps its leases.
     pub lease: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_address_is_refused_at_once() {
+        for url in ["", "ftp", "127.0.0.1:7070", "https://host:1", "http//host"] {
+            let error = Connection::new(url).expect_err(url);
+            assert!(matches!(error, CallError::Address { .. }), "{url}: {error}");
+        }
+        assert!(Connection::new("http://127.0.0.1:7070").is_ok());
+    }
 }

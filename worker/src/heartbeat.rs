@@ -135,3 +135,42 @@ async fn beat(connection: Connection, member: Membership, board: Arc<Board>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn lease(shard: &str) -> ShardLease {
+        ShardLease { shard: shard.to_owned(), ..ShardLease::default() }
+    }
+
+    #[test]
+    fn only_the_shard_that_is_revoked_is_stopped() {
+        let board = Board::default();
+        let stop = Arc::new(AtomicBool::new(false));
+        board.begin(&lease("a"), stop.clone());
+        board.done(7);
+        assert_eq!(board.progress()[0].rows_done, 7);
+        board.stop(|shard| shard == "b");
+        assert!(!stop.load(Ordering::SeqCst));
+        board.stop(|shard| shard == "a");
+        assert!(stop.load(Ordering::SeqCst));
+        board.end();
+        assert!(board.progress().is_empty());
+    }
+
+    #[test]
+    fn a_generation_is_over_when_a_later_one_is_current_or_the_worker_is_lost() {
+        let board = Board::default();
+        let over = |generation| board.generation_is_over(generation).now_or_never().is_some();
+        board.news.send_modify(|news| news.world_generation = 3);
+        assert!(over(2));
+        assert!(!over(3), "it is the current one");
+        assert!(board.lost().is_none());
+        board.news.send_modify(|news| news.lost = Some(CallError::Unknown("silent".into())));
+        assert!(over(3));
+        assert!(matches!(board.lost(), Some(CallError::Unknown(_))));
+    }
+}

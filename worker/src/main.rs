@@ -1,5 +1,6 @@
 //! `quern-worker`: the agent, one process per device, and the commands that need tensors.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -57,7 +58,12 @@ fn main() -> ExitCode {
     torch::open_cuda();
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     let outcome = match arguments.command {
         Command::Run(arguments) => run(arguments),
         Command::Eval(command) => evaluate::run(command).map(|()| ExitCode::SUCCESS),
