@@ -9,10 +9,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use quern_collective::Collective;
-use quern_corpus::images::decode;
+use quern_corpus::images::{ImageError, decode};
 use quern_corpus::order::{SampleOrder, slice};
 use quern_corpus::store;
-use quern_corpus::{Keyed, Purpose};
+use quern_corpus::{Keyed, Purpose, RowId};
 use quern_recipes::{ImageLimits, Recipe};
 use tch::{Device, Tensor};
 
@@ -123,7 +123,7 @@ fn prepare_all(
             let rows = runtime.block_on(samples.shard(sample.shard))?;
             drawn.push(Drawn { rows, ordinal: sample.ordinal as usize, epoch: sample.epoch });
         }
-        let prepared = prepare(recipe, texts, images, step, &drawn, &mut memory)?;
+        let prepared = prepare(recipe, texts, images, step, drawn, &mut memory)?;
         if sender.send(Ok(prepared)).is_err() {
             return Ok(());
         }
@@ -153,74 +153,97 @@ impl Drawn {
     }
 }
 
+/// Tokenises, decodes and transforms. A row whose image can't be decoded leaves its lane empty: it is left out of the
+/// batch, which is that much smaller on every number of ranks.
 fn prepare(
     recipe: &Recipe,
     texts: &TextEncoder,
     images: &ImageTransform,
     step: u64,
-    drawn: &[Drawn],
+    mut drawn: Vec<Drawn>,
     memory: &mut Memory,
 ) -> Result<Prepared, TrainError> {
-    let rows: Vec<u64> = drawn.iter().map(|row| row.row().id.key()).collect();
-    let captions: Vec<&str> = drawn.iter().map(|row| row.caption(recipe.seed)).collect();
-    let (ids, mask) = texts.encode(&captions);
-    let (fresh, remember) = memory.admit(&rows);
-    let chosen: Vec<&Drawn> = fresh.iter().map(|&index| &drawn[index]).collect();
-    let pixels = match chosen.is_empty() {
-        true => None,
-        false => Some(images.batch(&pixels(&chosen, images, &recipe.limits, recipe.seed)?)),
-    };
-    Ok(Prepared { step, rows, fresh, pixels, remember, ids, mask })
+    loop {
+        drawn.retain(|row| !memory.broken.contains(&row.row().id.key()));
+        if drawn.is_empty() {
+            return Err(TrainError::Corpus(format!("no image of this rank's slice of step {step} can be decoded")));
+        }
+        let rows: Vec<u64> = drawn.iter().map(|row| row.row().id.key()).collect();
+        let (fresh, remember) = memory.fresh(&rows);
+        let chosen: Vec<&Drawn> = fresh.iter().map(|&index| &drawn[index]).collect();
+        let pixels = match pixels(&chosen, images, &recipe.limits, recipe.seed) {
+            Ok(pixels) => (!chosen.is_empty()).then(|| images.batch(&pixels)),
+            Err(broken) => {
+                for (row, error) in broken {
+                    tracing::warn!(%row, %error, "left out of training: its image can't be decoded");
+                    memory.broken.insert(row.key());
+                }
+                continue;
+            }
+        };
+        if remember {
+            memory.known.get_or_insert_default().extend(&rows);
+        }
+        let captions: Vec<&str> = drawn.iter().map(|row| row.caption(recipe.seed)).collect();
+        let (ids, mask) = texts.encode(&captions);
+        return Ok(Prepared { step, rows, fresh, pixels, remember, ids, mask });
+    }
 }
+
+/// Rows whose images are none, and why.
+type Broken = Vec<(RowId, ImageError)>;
 
 /// Decoded and transformed images, one after the other, by as many threads as there is use for.
-fn pixels(drawn: &[&Drawn], images: &ImageTransform, limits: &ImageLimits, seed: u64) -> Result<Vec<f32>, TrainError> {
+fn pixels(drawn: &[&Drawn], images: &ImageTransform, limits: &ImageLimits, seed: u64) -> Result<Vec<f32>, Broken> {
     let mut out = vec![0f32; drawn.len() * images.len()];
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
-    let per_thread = drawn.len().div_ceil((cores / 2).clamp(1, MAX_DECODERS));
-    thread::scope(|scope| {
+    let per_thread = drawn.len().div_ceil((cores / 2).clamp(1, MAX_DECODERS)).max(1);
+    let decode_piece = |rows: &[&Drawn], out: &mut [f32]| -> Broken {
+        let decode_row = |(row, out): (&&Drawn, &mut [f32])| {
+            let SampleRow { id, image, .. } = row.row();
+            match decode(image, limits) {
+                Ok(decoded) => {
+                    images.train(&decoded, &row.keyed(seed, Purpose::Augment), out);
+                    None
+                }
+                Err(error) => Some((id.clone(), error)),
+            }
+        };
+        rows.iter().zip(out.chunks_mut(images.len())).filter_map(decode_row).collect()
+    };
+    let broken: Broken = thread::scope(|scope| {
         let pieces = drawn.chunks(per_thread).zip(out.chunks_mut(per_thread * images.len()));
-        let decoders: Vec<_> = pieces
-            .map(|(rows, out)| {
-                scope.spawn(move || {
-                    for (row, out) in rows.iter().zip(out.chunks_mut(images.len())) {
-                        let SampleRow { id, image, .. } = row.row();
-                        let decoded =
-                            decode(image, limits).map_err(|source| TrainError::Image { row: id.clone(), source })?;
-                        images.train(&decoded, &row.keyed(seed, Purpose::Augment), out);
-                    }
-                    Ok::<(), TrainError>(())
-                })
-            })
-            .collect();
-        decoders.into_iter().try_for_each(|decoder| decoder.join().expect("decoders don't panic"))
-    })?;
-    Ok(out)
+        let decoders: Vec<_> = pieces.map(|(rows, out)| scope.spawn(move || decode_piece(rows, out))).collect();
+        decoders.into_iter().flat_map(|decoder| decoder.join().expect("decoders don't panic")).collect()
+    });
+    if broken.is_empty() { Ok(out) } else { Err(broken) }
 }
 
-/// Which rows the consumer has features of. Both ends see the batches in the same order, so they agree.
+/// What is known of rows from earlier batches.
 struct Memory {
-    /// None where images are augmented: then every epoch sees other pixels.
+    /// Rows that the consumer has features of: both ends see the batches in the same order, so they agree. None where
+    /// images are augmented: then every epoch sees other pixels.
     known: Option<HashSet<u64>>,
     bytes_per_row: usize,
+    /// Rows whose images can't be decoded.
+    broken: HashSet<u64>,
 }
 
 impl Memory {
     fn new(images: &ImageTransform) -> Self {
         // What is known here are the pixels; features are about as many numbers (CLIP ViT-L/14: 1.7 times).
         let bytes_per_row = images.len() * size_of::<f32>();
-        Memory { known: images.is_constant().then(HashSet::new), bytes_per_row }
+        Memory { known: images.is_constant().then(HashSet::new), bytes_per_row, broken: HashSet::new() }
     }
 
-    /// Indices of the rows that must be encoded, and whether they are remembered from now on.
-    fn admit(&mut self, rows: &[u64]) -> (Vec<usize>, bool) {
-        let Some(known) = &mut self.known else { return ((0..rows.len()).collect(), false) };
-        let fresh: Vec<usize> = (0..rows.len()).filter(|&index| !known.contains(&rows[index])).collect();
-        let remember = (known.len() + fresh.len()) * self.bytes_per_row <= REMEMBERED_BYTES;
-        if !remember {
-            return ((0..rows.len()).collect(), false);
+    /// Indices of the rows that must be encoded, and whether they are to be remembered from now on.
+    fn fresh(&self, rows: &[u64]) -> (Vec<usize>, bool) {
+        let all = 0..rows.len();
+        let Some(known) = &self.known else { return (all.collect(), false) };
+        let fresh: Vec<usize> = all.clone().filter(|&index| !known.contains(&rows[index])).collect();
+        match (known.len() + fresh.len()) * self.bytes_per_row <= REMEMBERED_BYTES {
+            true => (fresh, true),
+            false => (all.collect(), false),
         }
-        known.extend(rows);
-        (fresh, true)
     }
 }
