@@ -23,6 +23,8 @@ mod models;
 mod part;
 mod provenance;
 mod read;
+#[cfg(feature = "report")]
+pub mod report;
 mod row;
 mod schema;
 pub mod verify;

@@ -1,0 +1,7 @@
+//! CapFilt's output from parts to page: bytes, round trips, manifest, verification, report.
+
+mod fixture;
+mod manifest;
+mod parts;
+mod report;
+mod verify;
