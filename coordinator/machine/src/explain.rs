@@ -1,5 +1,6 @@
 //! For anything that is not moving, one sentence why.
 
+use crate::ids::WorkerId;
 use crate::machine::Machine;
 use crate::run::{End, Phase};
 use crate::training::World;
@@ -46,10 +47,10 @@ impl Machine {
             && let Some((shard, attempt)) = self.shards.attempts().find(|(_, held)| self.is_silent(held.worker))
         {
             return format!(
-                "The last shards wait for {}, which holds {} and has been silent for {} s.",
+                "The last shards wait for {}, which holds {} and has been silent for {:.1} s.",
                 self.members.title(attempt.worker),
                 shard.plan.shard,
-                self.silent_ms(attempt.worker) / 1000
+                self.silent_s(attempt.worker)
             );
         }
         format!(
@@ -66,7 +67,7 @@ impl Machine {
         match &self.training.world {
             World::Absent => "Stage 1 is about to begin.".into(),
             World::Forming { generation, joined } => {
-                let why = self.training.broken.as_ref().map_or(String::new(), |why| format!(" after {why}"));
+                let why = self.training.broken.as_ref().map_or(String::new(), |why| format!(" since {why}"));
                 let missing = stage1.ranks as usize - joined.len().min(stage1.ranks as usize);
                 let spare = self.members.alive().saturating_sub(joined.len());
                 let hope = if spare < missing { ": start workers" } else { "" };
@@ -80,7 +81,7 @@ impl Machine {
             World::Running { token, ranks } => {
                 let silent = ranks.iter().find(|rank| self.is_silent(**rank));
                 let silent = silent.map_or(String::new(), |rank| {
-                    format!("; {} has been silent for {} s", self.members.title(*rank), self.silent_ms(*rank) / 1000)
+                    format!("; {} has been silent for {:.1} s", self.members.title(*rank), self.silent_s(*rank))
                 });
                 format!(
                     "Stage 1: step {} of {} on {} ranks, generation {}{silent}.",
@@ -93,7 +94,8 @@ impl Machine {
         }
     }
 
-    fn silent_ms(&self, worker: crate::ids::WorkerId) -> u64 {
-        self.members.all.get(&worker).map_or(0, |member| self.now_ms.saturating_sub(member.heard_ms))
+    fn silent_s(&self, worker: WorkerId) -> f64 {
+        let silent_ms = self.members.all.get(&worker).map_or(0, |member| self.now_ms.saturating_sub(member.heard_ms));
+        silent_ms as f64 / 1000.0
     }
 }

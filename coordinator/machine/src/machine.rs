@@ -94,10 +94,11 @@ impl Machine {
             Event::Start { now_ms, resume } => self.start(*now_ms, *resume),
             Event::Tick { now_ms } => self.tick(*now_ms),
             Event::Planned { shards, unreadable } => self.planned(shards, unreadable),
-            Event::ChoreFailed { cause } => match self.chore() {
-                Some(_) => Decision::noted(vec![Record::RunFailed { cause: cause.clone() }]),
-                None => Decision::noted(Vec::new()),
-            },
+            // What comes of a chore that is no longer due is old news.
+            Event::ChoreFailed { .. } | Event::ChoreDelayed { .. } if self.chore().is_none() => {
+                Decision::noted(Vec::new())
+            }
+            Event::ChoreFailed { cause } => Decision::noted(vec![Record::RunFailed { cause: cause.clone() }]),
             Event::ChoreDelayed { reason } => Decision::noted(vec![Record::ChoreDelayed { reason: reason.clone() }]),
             Event::ManifestWritten => self.manifest_written(),
             Event::Register(registration) => self.register(registration),
@@ -151,7 +152,7 @@ impl Machine {
             (lost.contains(&attempt.worker) || attempt.until_ms <= now_ms).then_some(Ending::Expired)
         };
         records.extend(self.shards.end_attempts(self.config.attempts, ended));
-        records.extend(self.part_with(&lost, Loss::Blamed, "a rank was silent for too long"));
+        records.extend(self.part_with(&lost, Loss::Blamed, "a rank fell silent"));
         Decision::noted(records)
     }
 
@@ -236,7 +237,7 @@ impl Machine {
         let mut records = vec![Record::WorkerDraining { worker, reason: reason.into() }];
         let ended = |attempt: &crate::shards::Attempt| (attempt.worker == worker).then_some(Ending::Returned);
         records.extend(self.shards.end_attempts(self.config.attempts, ended));
-        records.extend(self.part_with(&BTreeSet::from([worker]), Loss::Graceful, "a rank is going away"));
+        records.extend(self.part_with(&BTreeSet::from([worker]), Loss::Graceful, "a rank went away"));
         Decision::noted(records)
     }
 

@@ -176,7 +176,7 @@ fn call(words: &[&str]) -> Call {
             token: world(words[1]),
             checkpoint: Checkpoint {
                 step: number(words[2]),
-                path: format!("stage1/step-{:>06}", words[2]),
+                path: format!("stage1/step-{:0>6}", words[2]),
                 digest: words[3].into(),
             },
             last: words.get(4) == Some(&"last"),
