@@ -4,6 +4,7 @@
 //! power being cut; when it has returned an error, [`Journal::replay`] says which of them are there, and they are so in
 //! every later replay. Appending is all or nothing.
 
+#[cfg(test)]
 mod memory;
 mod sqlite;
 
@@ -11,12 +12,13 @@ use std::path::PathBuf;
 
 use quern_machine::Record;
 
-pub use memory::MemoryJournal;
-pub use sqlite::SqliteJournal;
+#[cfg(test)]
+pub(crate) use memory::MemoryJournal;
+pub(crate) use sqlite::SqliteJournal;
 
 /// Which run a journal is of. A journal of another one is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunIdentity {
+pub(crate) struct RunIdentity {
     /// The recipe's hash.
     pub recipe_hash: String,
     /// Where the parts are.
@@ -24,7 +26,7 @@ pub struct RunIdentity {
 }
 
 /// A run's durable records.
-pub trait Journal: Send {
+pub(crate) trait Journal: Send {
     /// Hands over all records, in order.
     ///
     /// # Errors

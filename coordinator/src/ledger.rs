@@ -264,3 +264,6 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ mod service;
 mod status;
 
 pub use clock::{Clock, ScriptedClock, SystemClock};
-pub use journal::{Journal, JournalError, MemoryJournal, RunIdentity, SqliteJournal};
+pub use journal::JournalError;
 pub use serve::{Coordinator, Outcome, ServeError, ServeOptions, serve};
 
 /// The version of this build; a worker of another version is refused.

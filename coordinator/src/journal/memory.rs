@@ -27,7 +27,7 @@ struct Shared {
 
 /// A journal in memory. Clones share the records, as a restarted process shares the file.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryJournal(Arc<Mutex<Shared>>);
+pub(crate) struct MemoryJournal(Arc<Mutex<Shared>>);
 
 impl MemoryJournal {
     /// Makes appends fail with a full disk until told otherwise.

@@ -27,7 +27,7 @@ const TABLES: &str = "
 
 /// A journal in an SQLite database.
 #[derive(Debug)]
-pub struct SqliteJournal {
+pub(crate) struct SqliteJournal {
     path: PathBuf,
     /// `None` after a failure: the next replay opens anew, so that nothing of the failed transaction lingers.
     connection: Option<Connection>,
@@ -199,3 +199,6 @@ fn from_sqlite(path: &Path, error: rusqlite::Error) -> JournalError {
         _ => JournalError::Io { path, reason },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+use quern_machine::{Incarnation, Record, WorkerId};
+use tempfile::TempDir;
+
+use super::*;
+
+fn run() -> RunIdentity {
+    RunIdentity { recipe_hash: "abc".into(), output: "/out".into() }
+}
+
+fn records() -> Vec<Record> {
+    vec![
+        Record::CoordinatorStarted { incarnation: Incarnation(1), at_ms: 5, until_ms: 105 },
+        Record::WorkerLost { worker: WorkerId(3) },
+        Record::RunFailed { cause: "a “quoted” cause".into() },
+    ]
+}
+
+fn append(journal: &mut SqliteJournal, records: &[Record]) -> Result<(), JournalError> {
+    journal.append(&records.iter().collect::<Vec<_>>())
+}
+
+fn replay(journal: &mut SqliteJournal) -> Result<Vec<Record>, JournalError> {
+    let mut found = Vec::new();
+    journal.replay(&mut |record| found.push(record))?;
+    Ok(found)
+}
+
+#[test]
+fn what_is_appended_is_replayed_in_order_after_reopening() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("deep/run.journal");
+    let mut journal = SqliteJournal::open(&path, &run()).unwrap();
+    assert_eq!(replay(&mut journal).unwrap(), []);
+    append(&mut journal, &records()[..1]).unwrap();
+    append(&mut journal, &records()[1..]).unwrap();
+    drop(journal);
+    let mut journal = SqliteJournal::open(&path, &run()).unwrap();
+    assert_eq!(replay(&mut journal).unwrap(), records());
+    append(&mut journal, &[Record::RunFinished]).unwrap();
+    assert_eq!(replay(&mut journal).unwrap().len(), 4);
+}
+
+#[test]
+fn commits_are_synced_to_the_disk() {
+    let folder = TempDir::new().unwrap();
+    let mut journal = SqliteJournal::open(&folder.path().join("j"), &run()).unwrap();
+    let connection = journal.connection().unwrap();
+    let mode: String = connection.query_row("pragma journal_mode", [], |row| row.get(0)).unwrap();
+    let synchronous: i64 = connection.query_row("pragma synchronous", [], |row| row.get(0)).unwrap();
+    assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+}
+
+#[test]
+fn a_second_coordinator_is_kept_out_until_the_first_is_gone() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("j");
+    let journal = SqliteJournal::open(&path, &run()).unwrap();
+    assert!(matches!(SqliteJournal::open(&path, &run()), Err(JournalError::InUse { .. })));
+    drop(journal);
+    SqliteJournal::open(&path, &run()).unwrap();
+}
+
+#[test]
+fn the_journal_of_another_run_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("j");
+    drop(SqliteJournal::open(&path, &run()).unwrap());
+    let other_recipe = RunIdentity { recipe_hash: "xyz".into(), ..run() };
+    let error = SqliteJournal::open(&path, &other_recipe).unwrap_err().to_string();
+    assert!(error.contains("its recipe hash is abc, here it is xyz"), "{error}");
+    let other_output = RunIdentity { output: "/elsewhere".into(), ..run() };
+    let error = SqliteJournal::open(&path, &other_output).unwrap_err().to_string();
+    assert!(error.contains("its output is /out, here it is /elsewhere"), "{error}");
+}
+
+#[test]
+fn damage_is_said_in_one_sentence() {
+    let folder = TempDir::new().unwrap();
+    let garbage = folder.path().join("garbage");
+    std::fs::write(&garbage, "this is not a database, and it is long enough to look like one".repeat(20)).unwrap();
+    assert!(matches!(SqliteJournal::open(&garbage, &run()), Err(JournalError::Damaged { .. })));
+
+    let foreign = folder.path().join("foreign");
+    Connection::open(&foreign).unwrap().execute_batch("create table accounts (id integer)").unwrap();
+    let error = SqliteJournal::open(&foreign, &run()).unwrap_err().to_string();
+    assert!(error.contains("another application's database"), "{error}");
+
+    let path = folder.path().join("gap");
+    let mut journal = SqliteJournal::open(&path, &run()).unwrap();
+    replay(&mut journal).unwrap();
+    append(&mut journal, &records()).unwrap();
+    journal.connection().unwrap().execute("delete from records where seq = 2", []).unwrap();
+    let error = replay(&mut journal).unwrap_err().to_string();
+    assert!(error.contains("record 2 is missing"), "{error}");
+
+    let update = "update records set record = '{\"record\":\"of_the_future\"}' where seq = 1";
+    journal.connection().unwrap().execute(update, []).unwrap();
+    let error = replay(&mut journal).unwrap_err().to_string();
+    assert!(error.contains("of_the_future") && error.contains("is not understood"), "{error}");
+}
+
+#[test]
+fn a_truncated_file_is_found_before_it_is_used() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("j");
+    let mut journal = SqliteJournal::open(&path, &run()).unwrap();
+    replay(&mut journal).unwrap();
+    for _ in 0..200 {
+        append(&mut journal, &records()).unwrap();
+        replay(&mut journal).unwrap();
+    }
+    drop(journal);
+    let length = std::fs::metadata(&path).unwrap().len();
+    assert!(length > 8192, "the test needs a journal of several pages");
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length / 2).unwrap();
+    let opened = SqliteJournal::open(&path, &run()).and_then(|mut journal| replay(&mut journal));
+    assert!(matches!(opened, Err(JournalError::Damaged { .. })), "{opened:?}");
+}
+
+#[test]
+fn a_journal_of_a_newer_format_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("j");
+    drop(SqliteJournal::open(&path, &run()).unwrap());
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", FORMAT + 1).unwrap();
+    assert!(matches!(SqliteJournal::open(&path, &run()), Err(JournalError::Newer { found: 2, known: 1, .. })));
+}
+
+/// SQLite's own limit on pages gives the error of a full disk.
+#[test]
+fn a_full_disk_loses_nothing_and_is_left_again() {
+    let folder = TempDir::new().unwrap();
+    let mut journal = SqliteJournal::open(&folder.path().join("j"), &run()).unwrap();
+    replay(&mut journal).unwrap();
+    append(&mut journal, &records()).unwrap();
+    let connection = journal.connection().unwrap();
+    let pages: i64 = connection.query_row("pragma page_count", [], |row| row.get(0)).unwrap();
+    // Answers with the new limit, so it is a query.
+    let _: i64 = connection.query_row(&format!("pragma max_page_count = {pages}"), [], |row| row.get(0)).unwrap();
+    let large: Vec<_> = (0..50).map(|_| Record::RunFailed { cause: "x".repeat(1000) }).collect();
+    assert!(matches!(append(&mut journal, &large), Err(JournalError::Full { .. })));
+    assert_eq!(replay(&mut journal).unwrap(), records(), "all or nothing");
+    // Reopened, the limit is gone: there is space again.
+    append(&mut journal, &large).unwrap();
+    assert_eq!(replay(&mut journal).unwrap().len(), 53);
+}
