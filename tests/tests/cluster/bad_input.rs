@@ -63,8 +63,14 @@ fn a_port_in_use_is_one_sentence() {
     let address = holder.local_addr().expect("an address").to_string();
     let journal = run.journal();
     let recipe = run.recipe();
-    let arguments =
-        ["coordinator", recipe.to_str().expect("UTF-8"), "--listen", &address, "--journal", journal.to_str().expect("UTF-8")];
+    let arguments = [
+        "coordinator",
+        recipe.to_str().expect("UTF-8"),
+        "--listen",
+        &address,
+        "--journal",
+        journal.to_str().expect("UTF-8"),
+    ];
     let (code, error) = outcome(&arguments);
     assert!(matches!(code, Some(1 | 2)), "{code:?} {error}");
     assert!(error.contains(&address) && error.contains("in use"), "{error}");

@@ -50,8 +50,20 @@ pub fn corpus() -> &'static Path {
         let rows = (ROWS_PER_FILE * FILES).to_string();
         let per_file = ROWS_PER_FILE.to_string();
         let out = folder.path().to_str().expect("UTF-8");
-        let arguments =
-            ["corpus", "synth", "--rows", &rows, "--rows-per-file", &per_file, "--junk", "0.6", "--seed", "77", "--out", out];
+        let arguments = [
+            "corpus",
+            "synth",
+            "--rows",
+            &rows,
+            "--rows-per-file",
+            &per_file,
+            "--junk",
+            "0.6",
+            "--seed",
+            "77",
+            "--out",
+            out,
+        ];
         let output = quern(&arguments).output().expect("quern starts");
         assert!(output.status.success(), "synth: {}", String::from_utf8_lossy(&output.stderr));
         break_rows(&folder.path().join("00000.parquet"));
@@ -108,7 +120,8 @@ fn replace(batch: &RecordBatch, name: &str, with: ArrayRef) -> RecordBatch {
     });
     let fields: Vec<_> = fields.collect();
     let columns = schema.fields().iter().zip(batch.columns());
-    let columns = columns.map(|(field, column)| if field.name() == name { with.clone() } else { column.clone() }).collect();
+    let columns =
+        columns.map(|(field, column)| if field.name() == name { with.clone() } else { column.clone() }).collect();
     RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns).expect("the same rows")
 }
 
@@ -189,7 +202,8 @@ impl Run {
 
     /// What `quern capfilt verify` says: every input row exactly once, digests, no orphans.
     pub fn verify(&self) {
-        let output = quern(&["capfilt", "verify", self.output().to_str().expect("UTF-8")]).output().expect("quern starts");
+        let output =
+            quern(&["capfilt", "verify", self.output().to_str().expect("UTF-8")]).output().expect("quern starts");
         assert!(
             output.status.success(),
             "verify: {}{}",
