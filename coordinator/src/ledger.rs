@@ -154,7 +154,7 @@ impl Keeper {
             {
                 batch.push(next);
             }
-            let verdicts = if self.is_up() { self.turn(batch) } else { self.keep_members_alive(batch) };
+            let verdicts = if self.is_up(&batch) { self.turn(batch) } else { self.keep_members_alive(batch) };
             self.publish();
             for (caller, verdict) in verdicts {
                 // A caller that has gone away doesn't care.
@@ -163,10 +163,13 @@ impl Keeper {
         }
     }
 
-    /// Whether the journal takes records, as far as is known; after an outage, it is tried anew.
-    fn is_up(&mut self) -> bool {
+    /// Whether the journal takes records, as far as is known; during an outage it is tried anew at every tick.
+    fn is_up(&mut self, batch: &[Entry]) -> bool {
         if self.outage.is_none() {
             return true;
+        }
+        if !batch.iter().any(|entry| matches!(entry.event, Event::Tick { .. })) {
+            return false;
         }
         let back = self.rebuild();
         match back.and_then(|()| start(&mut self.machine, self.journal.as_mut(), self.clock.as_ref(), false)) {

@@ -26,6 +26,8 @@ stage1:
   batch: 8
   steps: 10
   ranks: 2
+  optimiser:
+    warmup_steps: 2
 ";
 
 /// One run's folders; coordinators come and go over them.
@@ -314,7 +316,7 @@ async fn what_cannot_be_done_is_in_the_manifest_with_its_reason() {
     let planned = phase(&coordinator, "capfilt").await;
     assert_eq!((planned.shards_total, planned.shards_quarantined), (3, 1));
     let mut worker = Worker::register(&coordinator, "alice").await;
-    let (first, _) = (worker.shard().await, ());
+    let first = worker.shard().await;
     worker.fail(&first, true).await.unwrap();
     assert_eq!(code(worker.fail(&first, true).await), Code::FailedPrecondition);
     let second = worker.shard().await;
@@ -470,7 +472,7 @@ async fn a_training_world_survives_the_loss_of_a_rank() {
 }
 
 #[tokio::test]
-async fn a_full_disk_of_the_output_delays_the_manifest_and_says_so() {
+async fn an_unwritable_output_delays_the_manifest_and_says_so() {
     let site = Site::new("");
     // A file where the output's folder should be: nothing can be written there.
     std::fs::write(site.folder.path().join("out"), "in the way").unwrap();

@@ -82,6 +82,11 @@ impl Bench {
         self.call(worker, Call::Commit { shard: shard.clone(), token, part }).await
     }
 
+    /// The journal is tried anew at a tick.
+    async fn tick(&self) -> Result<Answer, CallError> {
+        self.tell(Event::Tick { now_ms: 0 }).await
+    }
+
     fn status(&self) -> StatusReply {
         self.opened.status.borrow().clone()
     }
@@ -115,10 +120,12 @@ async fn a_failed_append_undoes_what_was_decided_and_nobody_hears_of_it() {
     let heard = bench.call(worker, Call::Heartbeat { progress: Vec::new() }).await;
     assert!(matches!(heard, Ok(Answer::Heard { .. })), "{heard:?}");
     bench.clock.advance(10_000);
+    assert!(is_unavailable(&bench.tick().await));
     assert!(is_unavailable(&bench.tell(registration()).await));
 
     // Space returns: the next incarnation goes on, and the long outage has cost nobody its membership.
     bench.journal.set_full(false);
+    assert_eq!(bench.tick().await, Ok(Answer::Noted));
     let (shard, token) = bench.lease(worker).await;
     assert_eq!((shard.0.as_str(), token.incarnation.0, token.epoch.0), ("a", 2, 1));
     assert_eq!(bench.commit(worker, &shard, token).await, Ok(Answer::Accepted));
@@ -135,6 +142,7 @@ async fn a_torn_append_is_settled_by_the_journal() {
     bench.journal.fail_after(0, true);
     let answer = bench.commit(worker, &shard, token).await;
     assert!(is_unavailable(&answer), "{answer:?}");
+    assert_eq!(bench.tick().await, Ok(Answer::Noted));
     assert_eq!(bench.commit(worker, &shard, token).await, Ok(Answer::Accepted));
     assert_eq!(bench.status().shards_done, 1);
     let commits = bench.journal.lines().into_iter().filter(|line| line.contains("shard_committed")).count();
@@ -238,7 +246,7 @@ async fn watchers_see_every_change_and_versions_rise_over_restarts() {
     let planned = status.borrow_and_update().clone();
     assert_eq!((planned.phase.as_str(), planned.shards_pending), ("capfilt", 1));
     bench.clock.advance(1);
-    bench.tell(Event::Tick { now_ms: 0 }).await.unwrap();
+    bench.tick().await.unwrap();
     assert!(!status.has_changed().unwrap(), "time alone is no change");
     bench.register().await;
     let registered = status.borrow_and_update().clone();
