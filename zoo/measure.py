@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, BlipForConditionalGeneration, CLIPModel
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, BlipForConditionalGeneration, CLIPModel
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
@@ -35,6 +35,28 @@ def pixels(jpgs, side):
     return torch.stack([(torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 - MEAN) / STD for image in images])
 
 
+def complete(model, tokenizer, prompts, skip_prompt):
+    """What the language model says next, greedily, up to the end of the line."""
+    said = []
+    for start in range(0, len(prompts), 100):
+        encoded = tokenizer(prompts[start:start + 100], padding=True, return_tensors="pt")
+        ids = model.generate(input_ids=encoded.input_ids, attention_mask=encoded.attention_mask, do_sample=False, max_new_tokens=8)
+        skip = encoded.input_ids.shape[1] if skip_prompt else 0
+        said += [text.split("\n")[0].strip() for text in tokenizer.batch_decode(ids[:, skip:], skip_special_tokens=True)]
+    return said
+
+
+def measure_answers(folder, rows):
+    """The share of questions that the language models answer right when they read the full caption."""
+    prompts = [f"{row['correct_captions'][0]} {row['question']}" for row in rows]
+    for name, kind, side in (("opt", AutoModelForCausalLM, "left"), ("t5", AutoModelForSeq2SeqLM, "right")):
+        tokenizer = AutoTokenizer.from_pretrained(folder / name, padding_side=side)
+        model = kind.from_pretrained(folder / name, dtype=torch.float32).eval()
+        said = complete(model, tokenizer, prompts, skip_prompt=name == "opt")
+        right = np.mean([answer == row["answer"] for answer, row in zip(said, rows)])
+        print(f"{name}: answers right: {right:.3f}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zoo", type=pathlib.Path, default=ROOT / "zoo")
@@ -43,11 +65,11 @@ def main():
     arguments = parser.parse_args()
     if not any(arguments.data.glob("*.parquet")):
         command = [ROOT / "target/release/quern", "corpus", "synth", "--rows", arguments.rows, "--junk", 0.6,
-                   "--seed", MEASURE_SEED, "--out", arguments.data]
+                   "--seed", MEASURE_SEED, "--questions", "--variants", 1, "--out", arguments.data]
         subprocess.run([str(part) for part in command], check=True)
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
-    rows = pq.read_table(sorted(arguments.data.glob("*.parquet"))[0]).slice(0, arguments.rows).to_pylist()
+    rows = pq.read_table(sorted(arguments.data.glob("*.parquet"))).slice(0, arguments.rows).to_pylist()
     truths, web = [row["truth"] for row in rows], [row["caption"] for row in rows]
     images = pixels([row["jpg"] for row in rows], 64)
     print(f"{len(rows)} scenes; web captions correct: {judge(truths, web).mean():.3f}", flush=True)
@@ -80,9 +102,9 @@ def main():
         first.append(best[0])
         kept_truths += [truths[index]] * len(best)
         kept += best
-    print(f"first choice correct: {judge(first_truths, first).mean():.3f}; kept (top 2) correct: {judge(kept_truths, kept).mean():.3f}")
-    for index in range(4):
-        print(captions[index][:3], "|", web[index])
+    print(f"first choice correct: {judge(first_truths, first).mean():.3f}; kept (top 2) correct: {judge(kept_truths, kept).mean():.3f}; "
+          f"words per kept caption: {np.mean([len(text.split()) for text in kept]):.1f}")
+    measure_answers(arguments.zoo, rows)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from transformers import (
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SIDE_PX, PATCH_PX = 64, 8
 WIDTH = 128  # of the towers of BLIP and CLIP
+DECODER_STEPS = 600  # after which the captioner is good, not perfect
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
 TRAIN_SEED, TRAIN_ROWS, VARIANTS = 1000, 60_000, 6
@@ -77,6 +78,11 @@ def words_of(texts):
 
 
 ASCII = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+
+
+def web_texts(scenes):
+    """Junk whose words are worth an entry: no file names, prices, or words that break off."""
+    return [junk for junk in scenes.junk[:20_000] if junk and not any(letter in "0123456789." for letter in junk)]
 
 
 def bert_tokenizer(texts):
@@ -176,8 +182,12 @@ def place_positions(embedding):
 
 
 def train_blip(scenes, texts, out, scale):
-    """The language-modelling loss of several captions per image, at first with the one that says everything."""
-    tokenizer = bert_tokenizer(texts)
+    """The language-modelling loss of several captions per image, at first with the one that says everything.
+
+    Trained to the end, 98% of its sampled captions are correct, and ranking has nothing to do. So the vision tower is
+    kept, and a new decoder is trained on it and stopped early.
+    """
+    tokenizer = bert_tokenizer(texts + web_texts(scenes))
     begin, end = tokenizer.convert_tokens_to_ids("[DEC]"), tokenizer.sep_token_id
     text = BlipTextConfig(
         vocab_size=len(tokenizer), hidden_size=WIDTH, encoder_hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=3,
@@ -186,14 +196,32 @@ def train_blip(scenes, texts, out, scale):
     # The default initializer_range, 1e-10, is no start for training.
     vision = BlipVisionConfig(hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=4, num_attention_heads=4,
                               image_size=SIDE_PX, patch_size=PATCH_PX, layer_norm_eps=1e-6, initializer_range=0.02)
+    config = BlipConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=64)
     torch.manual_seed(1)
-    model = BlipForConditionalGeneration(BlipConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=64))
+    model = BlipForConditionalGeneration(config)
     place_positions(model.vision_model.embeddings.position_embedding[0])
-    images, own, steps = 32, 3, int(5000 * scale)
-    draw, generator = sampler(scenes, images, 1)
+    steps = int(5000 * scale)
+    loss = caption_loss(model, scenes, tokenizer, seed=1)
+    fit("blip", model, steps, lambda step: loss(with_full=step < steps // 2), 1.2e-3)
+    restart_decoder(model, scenes, tokenizer, scale)
+    return model, tokenizer, {"image_processor_type": "BlipImageProcessor", "size": {"height": SIDE_PX, "width": SIDE_PX}}
 
-    def batches(step):
-        rows, full = draw(), [0] if step < steps // 2 else []
+
+def restart_decoder(model, scenes, tokenizer, scale):
+    torch.manual_seed(5)
+    model.text_decoder = BlipForConditionalGeneration(model.config).text_decoder
+    model.vision_model.requires_grad_(False)
+    loss = caption_loss(model, scenes, tokenizer, seed=5)
+    fit("blip decoder", model.text_decoder, int(DECODER_STEPS * scale), lambda step: loss(with_full=False), 1.2e-3)
+
+
+def caption_loss(model, scenes, tokenizer, seed, images=32, own=3):
+    """The loss of `own` captions of each of `images` scenes, drawn anew at each call."""
+    begin = model.config.text_config.bos_token_id
+    draw, generator = sampler(scenes, images, seed)
+
+    def loss(with_full):
+        rows, full = draw(), [0] if with_full else []
         choose = lambda: full + list(1 + generator.permutation(VARIANTS - 1)[:own - len(full)])
         ids, mask = padded(tokenizer, [scenes.correct[row][i] for row in rows for i in choose()])
         ids[:, 0] = begin
@@ -202,8 +230,7 @@ def train_blip(scenes, texts, out, scale):
             return model.text_decoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=states.repeat_interleave(own, 0),
                                       labels=ids.masked_fill(mask == 0, -100), reduction="mean").loss
 
-    fit("blip", model, steps, batches, 1.2e-3)
-    return model, tokenizer, {"image_processor_type": "BlipImageProcessor", "size": {"height": SIDE_PX, "width": SIDE_PX}}
+    return loss
 
 
 def take_vision(clip, folder):
@@ -234,7 +261,7 @@ def train_clip(scenes, texts, out, scale):
 
     The vision tower starts as the captioner's: contrast alone teaches shapes and textures slowly.
     """
-    tokenizer = clip_tokenizer(texts)
+    tokenizer = clip_tokenizer(texts + web_texts(scenes))
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     text = CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=3,
                           num_attention_heads=4, max_position_embeddings=77, projection_dim=WIDTH, bos_token_id=begin,
@@ -349,7 +376,6 @@ def main():
     scenes = Scenes(arguments.data)
     texts = [caption for captions in scenes.correct[:20_000] for caption in captions]
     texts += [f"{question} {answer}" for question, answer in scenes.questions[:20_000]]
-    texts += [junk for junk in scenes.junk[:20_000] if junk and not any(letter in "0123456789." for letter in junk)]
     for name in arguments.names:
         model, tokenizer, preprocessor = TRAINERS[name](scenes, texts, arguments.out, arguments.steps_scale)
         save(arguments.out / name, model, tokenizer, preprocessor)
