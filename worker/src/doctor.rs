@@ -7,6 +7,8 @@ use crate::torch;
 #[derive(Serialize)]
 struct Report {
     torch: String,
+    /// For tensor arithmetic, when no recipe says how many.
+    threads: i32,
     cuda_devices: Vec<CudaDevice>,
     nccl: Option<Nccl>,
     error: Option<String>,
@@ -33,6 +35,7 @@ pub fn report() -> String {
     };
     let report = Report {
         torch: torch::version(),
+        threads: tch::get_num_threads(),
         cuda_devices: devices.into_iter().map(|d| CudaDevice { name: d.name, memory_bytes: d.memory_bytes }).collect(),
         nccl: probed.ok().map(|nccl| Nccl { path: nccl.path.display().to_string(), version: nccl.version }),
         error,

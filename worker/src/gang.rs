@@ -143,8 +143,9 @@ impl Gang<'_> {
             _ = leave.wait_for(|leaving| *leaving) => return Err(Cause::Stopped),
         };
         let (recipe, world, mut control) = (self.recipe.clone(), collective.clone(), reporter.control());
-        let mut training =
-            spawn_blocking(move || stage1::run(&recipe, &*world, resume.as_deref(), device, &mut control));
+        let mut training = spawn_blocking(move || {
+            stage1::run(&recipe, &*world, resume.as_deref(), device, &mut control).map_err(cause_of)
+        });
         let outcome = tokio::select! {
             outcome = &mut training => outcome,
             _ = self.board.generation_is_over(generation) => {
@@ -156,10 +157,9 @@ impl Gang<'_> {
                 training.await
             }
         };
-        match outcome.map_err(died)? {
-            Ok(outcome) if outcome.complete => Ok(()),
-            Ok(_) => Err(Cause::Stopped),
-            Err(error) => Err(cause_of(error)),
+        match outcome.map_err(died)??.complete {
+            true => Ok(()),
+            false => Err(Cause::Stopped),
         }
     }
 

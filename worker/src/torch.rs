@@ -9,10 +9,10 @@ use tch::Device;
 /// `main`, before any tensor exists: libtorch looks for its CUDA half only once. Without a driver nothing is opened,
 /// and every tensor stays on the CPU.
 pub fn open_cuda() {
-    if open("libcuda.so.1", libc::RTLD_LAZY).is_ok() {
-        if let Err(reason) = open("libtorch_cuda.so", libc::RTLD_LAZY | libc::RTLD_GLOBAL) {
-            eprintln!("quern-worker: this machine has a GPU, but libtorch's CUDA half does not open: {reason}");
-        }
+    if open("libcuda.so.1", libc::RTLD_LAZY).is_ok()
+        && let Err(reason) = open("libtorch_cuda.so", libc::RTLD_LAZY | libc::RTLD_GLOBAL)
+    {
+        eprintln!("quern-worker: this machine has a GPU, but libtorch's CUDA half does not open: {reason}");
     }
 }
 
