@@ -7,15 +7,18 @@
 mod client;
 mod commands;
 mod companion;
+mod launch;
 mod outcome;
 mod progress;
+mod signals;
 mod view;
+mod workers;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{corpus, doctor, eval, status, watch, worker};
+use crate::commands::{capfilt, coordinator, corpus, demo, doctor, eval, run, status, watch, worker};
 use crate::outcome::{Done, Failure};
 
 /// Mills raw web image-text pairs into clean captions and trains a Q-Former on them.
@@ -33,6 +36,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(run::Arguments),
+    Coordinator(coordinator::Arguments),
     Worker(worker::Arguments),
     Eval(eval::Arguments),
     Status(status::Arguments),
@@ -40,7 +45,11 @@ enum Command {
     /// Write corpora.
     #[command(subcommand)]
     Corpus(corpus::Command),
+    /// Look at what CapFilt wrote.
+    #[command(subcommand)]
+    Capfilt(capfilt::Command),
     Doctor(doctor::Arguments),
+    Demo(demo::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -61,11 +70,15 @@ fn main() -> ExitCode {
 
 async fn carry_out(command: Command) -> Result<Done, Failure> {
     match command {
+        Command::Run(arguments) => run::run(arguments).await,
+        Command::Coordinator(arguments) => coordinator::coordinator(arguments).await,
         Command::Worker(arguments) => worker::worker(arguments),
         Command::Eval(arguments) => eval::eval(arguments),
         Command::Status(arguments) => status::status(arguments).await,
         Command::Watch(arguments) => watch::watch(arguments).await,
         Command::Corpus(command) => corpus::corpus(command).await,
+        Command::Capfilt(command) => capfilt::capfilt(command).await,
         Command::Doctor(arguments) => doctor::doctor(arguments),
+        Command::Demo(arguments) => demo::demo(arguments).await,
     }
 }

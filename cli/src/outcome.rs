@@ -18,6 +18,13 @@ pub enum Failure {
     Failed(String),
     /// The input or the command line is wrong; the same again can't succeed.
     BadInput(String),
+    /// A signal asked for an end before the work was done.
+    Stopped {
+        /// The signal's number.
+        signal: i32,
+        /// How to go on.
+        message: String,
+    },
 }
 
 impl Failure {
@@ -32,6 +39,13 @@ impl Failure {
     }
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Failure::Failed(message) | Failure::BadInput(message) | Failure::Stopped { message, .. }) = self;
+        f.write_str(message)
+    }
+}
+
 impl From<quern_recipes::RecipeError> for Failure {
     fn from(error: quern_recipes::RecipeError) -> Self {
         Failure::BadInput(error.to_string())
@@ -43,13 +57,13 @@ pub fn exit(ended: Result<Done, Failure>) -> ExitCode {
     match ended {
         Ok(Done::Completely) => ExitCode::SUCCESS,
         Ok(Done::WithQuarantinedShards) => ExitCode::from(3),
-        Err(Failure::Failed(message)) => {
-            eprintln!("quern: {message}");
-            ExitCode::from(1)
-        }
-        Err(Failure::BadInput(message)) => {
-            eprintln!("quern: {message}");
-            ExitCode::from(2)
+        Err(failure) => {
+            eprintln!("quern: {failure}");
+            match failure {
+                Failure::Failed(_) => ExitCode::from(1),
+                Failure::BadInput(_) => ExitCode::from(2),
+                Failure::Stopped { signal, .. } => ExitCode::from(u8::try_from(128 + signal).unwrap_or(1)),
+            }
         }
     }
 }

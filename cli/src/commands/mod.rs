@@ -1,8 +1,12 @@
 //! One file per command: its arguments, and what it does.
 
+pub mod capfilt;
+pub mod coordinator;
 pub mod corpus;
+pub mod demo;
 pub mod doctor;
 pub mod eval;
+pub mod run;
 pub mod status;
 pub mod watch;
 pub mod worker;

@@ -78,6 +78,6 @@ pub fn end_of(status: &StatusReply) -> Result<Done, Failure> {
     match status.phase.as_str() {
         "done" if status.shards_quarantined > 0 => Ok(Done::WithQuarantinedShards),
         "done" => Ok(Done::Completely),
-        _ => Err(Failure::failed(format!("the run failed: {}", status.explanation))),
+        _ => Err(Failure::failed(status.explanation.clone())),
     }
 }

@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use super::{Finding, gib};
 use crate::companion;
-use crate::outcome::Failure;
 
 /// What `quern-worker doctor` prints, as JSON on one line.
 #[derive(Debug, Default, Deserialize)]
@@ -35,9 +34,7 @@ struct Nccl {
 pub fn findings() -> Vec<Finding> {
     let worker = match companion::path() {
         Ok(worker) => worker,
-        Err(Failure::Failed(message) | Failure::BadInput(message)) => {
-            return vec![Finding::missing("quern-worker", "not beside quern", message)];
-        }
+        Err(missing) => return vec![Finding::missing("quern-worker", "not beside quern", missing.to_string())],
     };
     let mut findings = vec![Finding::good("quern-worker", worker.display().to_string())];
     match ask(&worker) {

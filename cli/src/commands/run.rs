@@ -1,0 +1,53 @@
+//! `quern run`: a recipe from beginning to end on this machine.
+
+use std::path::PathBuf;
+
+use quern_recipes::Recipe;
+
+use crate::commands::watch::end_of;
+use crate::launch::{Launch, default_journal, default_logs, launch};
+use crate::outcome::{Done, Failure};
+
+/// Carry out a recipe on this machine: a coordinator and local workers.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The recipe's file.
+    recipe: PathBuf,
+    /// Worker processes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
+    /// Device of the workers: auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Where the coordinator listens; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    listen: String,
+    /// The journal: with it, the same command goes on where an earlier one stopped [default: OUTPUT.journal.sqlite].
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+}
+
+/// Runs the recipe and says what came out.
+pub async fn run(arguments: Arguments) -> Result<Done, Failure> {
+    let recipe = Recipe::read(&arguments.recipe)?;
+    if let Some(stage1) = &recipe.stage1
+        && stage1.ranks > u32::from(arguments.workers)
+    {
+        return Err(Failure::bad_input(format!(
+            "`stage1.ranks` is {}, but --workers is {}: training needs a worker per rank",
+            stage1.ranks, arguments.workers
+        )));
+    }
+    let ended = launch(Launch {
+        workers: arguments.workers.into(),
+        device: arguments.device,
+        listen: arguments.listen,
+        journal: arguments.journal.unwrap_or_else(|| default_journal(&recipe)),
+        logs: default_logs(&recipe),
+        recipe,
+    })
+    .await?;
+    let end = end_of(&ended.last)?;
+    print!("{}", crate::view::page(&ended.last));
+    Ok(end)
+}

@@ -1,0 +1,167 @@
+//! A whole run on this machine: a coordinator in this process, workers in processes of their own.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use quern_coordinator::{Coordinator, JournalError, ServeError, ServeOptions, serve};
+use quern_corpus::store;
+use quern_proto::StatusReply;
+use quern_recipes::Recipe;
+
+use crate::commands::watch::is_over;
+use crate::outcome::{Failure, chain};
+use crate::progress::RunProgress;
+use crate::signals::Signals;
+use crate::workers::{WorkerOptions, Workers};
+
+/// How long workers may take to hear that the run is over.
+const FAREWELL: Duration = Duration::from_secs(15);
+
+/// What to run.
+pub struct Launch {
+    /// The recipe, resolved.
+    pub recipe: Recipe,
+    /// Worker processes.
+    pub workers: usize,
+    /// `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+    /// Where the coordinator listens.
+    pub listen: String,
+    /// The journal's file.
+    pub journal: PathBuf,
+    /// Folder of the workers' logs.
+    pub logs: PathBuf,
+}
+
+/// How a run went.
+pub struct Ended {
+    /// Its last status.
+    pub last: StatusReply,
+    /// Its phases in order, and how long each took here.
+    phases: Vec<(String, Duration)>,
+}
+
+impl Ended {
+    /// Time in a phase; none for one that was over before.
+    pub fn in_phase(&self, name: &str) -> Duration {
+        self.phases.iter().filter(|(phase, _)| phase == name).map(|(_, time)| *time).sum()
+    }
+}
+
+/// Runs the recipe to its end.
+pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
+    check_models(&launch.recipe)?;
+    let mut signals = Signals::listen()?;
+    let output = launch.recipe.output.clone();
+    let needed = launch.recipe.stage1.as_ref().map_or(1, |stage1| stage1.ranks as usize);
+    let coordinator = start(launch.recipe, &launch.listen, &launch.journal).await?;
+    let options = WorkerOptions { coordinator: coordinator.url(), device: launch.device, logs: launch.logs };
+    let mut workers = Workers::start(launch.workers, &options)?;
+    let mut progress = RunProgress::new();
+
+    let ended = tokio::select! {
+        ended = follow(&coordinator, &mut progress) => Ok(ended),
+        reason = workers.too_few(needed) => Err(Failure::failed(format!("too few workers are left: {reason}"))),
+        signal = signals.next() => Err(Failure::Stopped {
+            signal,
+            message: "stopped; nothing that was committed is lost, the same command goes on from there".into(),
+        }),
+    };
+    progress.finish();
+    if ended.is_err() || tokio::time::timeout(FAREWELL, workers.all_ended()).await.is_err() {
+        workers.stop().await;
+    }
+    coordinator.shutdown().await;
+    let ended = ended?;
+    if ended.last.phase == "done" {
+        check_output(&output, &launch.journal).await?;
+    }
+    Ok(ended)
+}
+
+/// Starts a coordinator; what is wrong with its journal's folder is said here.
+pub async fn start(recipe: Recipe, listen: &str, journal: &Path) -> Result<Coordinator, Failure> {
+    if let Some(folder) = journal.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            Failure::failed(format!("the journal's folder {} can't be made: {error}", folder.display()))
+        })?;
+    }
+    serve(ServeOptions::new(recipe, listen, journal)).await.map_err(|error| match error {
+        ServeError::Journal(JournalError::OtherRun { .. }) => Failure::bad_input(error.to_string()),
+        error => Failure::failed(chain(&error)),
+    })
+}
+
+/// Shows every status until the run is over.
+pub async fn follow(coordinator: &Coordinator, progress: &mut RunProgress) -> Ended {
+    let mut statuses = coordinator.status();
+    let mut phases: Vec<(String, Duration)> = Vec::new();
+    let mut since = Instant::now();
+    loop {
+        let last = statuses.borrow_and_update().clone();
+        progress.show(&last);
+        match phases.last_mut() {
+            Some((phase, time)) if *phase == last.phase => *time = since.elapsed(),
+            _ => {
+                if let Some((_, time)) = phases.last_mut() {
+                    *time = since.elapsed();
+                }
+                since = Instant::now();
+                phases.push((last.phase.clone(), Duration::ZERO));
+            }
+        }
+        if is_over(&last) || statuses.changed().await.is_err() {
+            return Ended { last, phases };
+        }
+    }
+}
+
+/// The journal's place when none is named: beside a local output, else in the current folder.
+pub fn default_journal(recipe: &Recipe) -> PathBuf {
+    beside_output(recipe, "journal.sqlite")
+}
+
+/// The logs' place: as the journal's.
+pub fn default_logs(recipe: &Recipe) -> PathBuf {
+    beside_output(recipe, "logs")
+}
+
+/// Not in the output: that holds only what the recipe determines.
+fn beside_output(recipe: &Recipe, what: &str) -> PathBuf {
+    match recipe.output.contains("://") {
+        true => PathBuf::from(format!("{}.{what}", recipe.name)),
+        false => PathBuf::from(format!("{}.{what}", recipe.output.trim_end_matches('/'))),
+    }
+}
+
+/// Local workers read the models from this machine's disk, so a missing folder is known before anything starts.
+fn check_models(recipe: &Recipe) -> Result<(), Failure> {
+    let capfilt =
+        recipe.capfilt.iter().flat_map(|c| [("capfilt.captioner", &c.captioner), ("capfilt.ranker", &c.ranker)]);
+    let stage1 = recipe
+        .stage1
+        .iter()
+        .flat_map(|s| [("stage1.image_encoder", &s.image_encoder), ("stage1.tokenizer", &s.tokenizer)]);
+    for (key, folder) in capfilt.chain(stage1) {
+        if !Path::new(folder).is_dir() {
+            return Err(Failure::bad_input(format!(
+                "`{key}`: there is no folder {folder}; it must hold a model in Hugging Face layout"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A journal may say that all is done while its output has been deleted.
+async fn check_output(output: &str, journal: &Path) -> Result<(), Failure> {
+    let folder = store::open(output).map_err(|error| Failure::failed(error.to_string()))?;
+    match folder.exists(quern_capfilt::MANIFEST).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::failed(format!(
+            "the journal {} says that this run is done, but {output} has no {}: delete the journal to run it again",
+            journal.display(),
+            quern_capfilt::MANIFEST
+        ))),
+        Err(error) => Err(Failure::failed(error.to_string())),
+    }
+}
