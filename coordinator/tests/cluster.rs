@@ -299,7 +299,7 @@ async fn a_silent_worker_loses_its_lease_and_its_late_commit() {
 
     let mut alice = Worker::register(&coordinator, "alice").await;
     assert_eq!(code(alice.commit(&lost, "a").await), Code::FailedPrecondition);
-    assert_eq!(alice.heartbeat(&[&lost]).await.unwrap().revoked_shards, [lost.shard.clone()]);
+    assert_eq!(alice.heartbeat(&[&lost]).await.unwrap().revoked_shards, std::slice::from_ref(&lost.shard));
     let again = alice.shard().await;
     assert_eq!(again.shard, lost.shard);
     assert!(again.token.unwrap().epoch > lost.token.unwrap().epoch);

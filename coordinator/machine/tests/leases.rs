@@ -374,7 +374,7 @@ impl History {
     fn mill(&mut self, worker: WorkerId) {
         for _ in 0..=SHARDS {
             if let Ok(Answer::Work(Work::Shard { plan, token })) = self.call(worker, Call::Lease) {
-                self.commit(&Granted { worker: worker, shard: plan.shard, token }, worker, "d0");
+                self.commit(&Granted { worker, shard: plan.shard, token }, worker, "d0");
             }
         }
     }
