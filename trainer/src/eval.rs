@@ -202,8 +202,8 @@ fn encode(
     let (mut images, mut texts) = (Vec::new(), Vec::new());
     for start in (0..pairs.len()).step_by(BATCH) {
         let batch = &pairs[Range { start, end: (start + BATCH).min(pairs.len()) }];
-        let mut pixels = vec![0f32; batch.len() * setup.images.len()];
-        for (pair, out) in batch.iter().zip(pixels.chunks_mut(setup.images.len())) {
+        let mut pixels = vec![0f32; batch.len() * setup.images.numbers()];
+        for (pair, out) in batch.iter().zip(pixels.chunks_mut(setup.images.numbers())) {
             let image = pair.row.image.as_ref().expect("rows without an image were left out");
             let decoded = decode(image, &recipe.limits)
                 .map_err(|source| TrainError::Image { row: pair.row.id.clone(), source })?;

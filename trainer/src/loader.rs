@@ -195,7 +195,7 @@ type Broken = Vec<(RowId, ImageError)>;
 
 /// Decoded and transformed images, one after the other, by as many threads as there is use for.
 fn pixels(drawn: &[&Drawn], images: &ImageTransform, limits: &ImageLimits, seed: u64) -> Result<Vec<f32>, Broken> {
-    let mut out = vec![0f32; drawn.len() * images.len()];
+    let mut out = vec![0f32; drawn.len() * images.numbers()];
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
     let per_thread = drawn.len().div_ceil((cores / 2).clamp(1, MAX_DECODERS)).max(1);
     let decode_piece = |rows: &[&Drawn], out: &mut [f32]| -> Broken {
@@ -209,10 +209,10 @@ fn pixels(drawn: &[&Drawn], images: &ImageTransform, limits: &ImageLimits, seed:
                 Err(error) => Some((id.clone(), error)),
             }
         };
-        rows.iter().zip(out.chunks_mut(images.len())).filter_map(decode_row).collect()
+        rows.iter().zip(out.chunks_mut(images.numbers())).filter_map(decode_row).collect()
     };
     let broken: Broken = thread::scope(|scope| {
-        let pieces = drawn.chunks(per_thread).zip(out.chunks_mut(per_thread * images.len()));
+        let pieces = drawn.chunks(per_thread).zip(out.chunks_mut(per_thread * images.numbers()));
         let decoders: Vec<_> = pieces.map(|(rows, out)| scope.spawn(move || decode_piece(rows, out))).collect();
         decoders.into_iter().flat_map(|decoder| decoder.join().expect("decoders don't panic")).collect()
     });
@@ -232,7 +232,7 @@ struct Memory {
 impl Memory {
     fn new(images: &ImageTransform) -> Self {
         // What is known here are the pixels; features are about as many numbers (CLIP ViT-L/14: 1.7 times).
-        let bytes_per_row = images.len() * size_of::<f32>();
+        let bytes_per_row = images.numbers() * size_of::<f32>();
         Memory { known: images.is_constant().then(HashSet::new), bytes_per_row, broken: HashSet::new() }
     }
 

@@ -155,7 +155,7 @@ impl ImageTransform {
     }
 
     /// Numbers per image: `3 · side · side`.
-    pub fn len(&self) -> usize {
+    pub fn numbers(&self) -> usize {
         let (width, height) = self.config.output_size();
         3 * (width * height) as usize
     }

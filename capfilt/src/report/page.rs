@@ -22,9 +22,9 @@ pub(super) fn page(gathered: &Gathered, marks: Option<Marks>) -> String {
          <style>{STYLE}</style></head><body><main>\n",
         name = escape(name)
     );
-    let _ = write!(
+    let _ = writeln!(
         html,
-        "<header><h1>CapFilt: {}</h1><p>Run <code>{}</code>, recipe <code title=\"{}\">{}</code>, seed {}, quern {}</p></header>\n",
+        "<header><h1>CapFilt: {}</h1><p>Run <code>{}</code>, recipe <code title=\"{}\">{}</code>, seed {}, quern {}</p></header>",
         escape(name),
         escape(&manifest.run_id),
         escape(&manifest.recipe_hash),
@@ -111,9 +111,9 @@ fn quarantine(gathered: &Gathered) -> String {
     for shard in shards {
         let _ = write!(
             html,
-            "<details class=\"reason\"><summary><b>whole shard</b> <span>{}, {} rows</span></summary><p>{}</p></details>",
+            "<details class=\"reason\"><summary><b>whole shard</b> <span>{}, {}</span></summary><p>{}</p></details>",
             escape(&shard.shard.file),
-            grouped(shard.shard.rows),
+            counted(shard.shard.rows),
             escape(&shard.reason)
         );
     }
@@ -123,9 +123,9 @@ fn quarantine(gathered: &Gathered) -> String {
 
 fn reason_details(stage: Stage, reason: &str, rows: &Reason) -> String {
     let mut html = format!(
-        "<details class=\"reason\"><summary><b>{}</b> <span>at {stage}: {} rows</span></summary><ul>",
+        "<details class=\"reason\"><summary><b>{}</b> <span>at {stage}: {}</span></summary><ul>",
         escape(reason),
-        grouped(rows.rows)
+        counted(rows.rows)
     );
     for (row, image) in &rows.examples {
         let _ = write!(
@@ -237,12 +237,17 @@ fn shortened(digest: &str) -> String {
     digest.chars().take(12).collect()
 }
 
+/// "1 row", "1,234 rows".
+fn counted(rows: u64) -> String {
+    format!("{} {}", grouped(rows), if rows == 1 { "row" } else { "rows" })
+}
+
 /// 1234567 as 1,234,567.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
@@ -257,6 +262,7 @@ mod tests {
     #[test]
     fn numbers_are_readable() {
         assert_eq!([0, 999, 1000, 1234567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0, 1, 1234].map(counted), ["0 rows", "1 row", "1,234 rows"]);
         assert_eq!(share(1, 8), "12.5 % <span>(1 of 8)</span>");
         assert_eq!(share(0, 0), "–");
     }
