@@ -30,7 +30,7 @@ from transformers import (
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SIDE_PX, PATCH_PX = 64, 8
 WIDTH = 128  # of the towers of BLIP and CLIP
-DECODER_STEPS = 600  # after which the captioner is good, not perfect
+DECODER_STEPS = 600
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
 TRAIN_SEED, TRAIN_ROWS, VARIANTS = 1000, 60_000, 6

@@ -19,8 +19,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "quern-worker",
         &[
-            "quern-recipes", "quern-proto", "quern-corpus", "quern-models", "quern-capfilt", "quern-capfilt-engine",
-            "quern-trainer", "quern-collective",
+            "quern-recipes",
+            "quern-proto",
+            "quern-corpus",
+            "quern-models",
+            "quern-capfilt",
+            "quern-capfilt-engine",
+            "quern-trainer",
+            "quern-collective",
         ],
     ),
     ("quern-cli", &["quern-recipes", "quern-coordinator", "quern-capfilt", "quern-corpus", "quern-proto"]),
@@ -28,7 +34,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// Foreign crates that only these rooms may use.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("tch", &["quern-models", "quern-collective", "quern-capfilt-engine", "quern-trainer", "quern-worker", "quern-tests"]),
+    (
+        "tch",
+        &["quern-models", "quern-collective", "quern-capfilt-engine", "quern-trainer", "quern-worker", "quern-tests"],
+    ),
     ("tonic", &["quern-proto", "quern-coordinator", "quern-worker", "quern-cli", "quern-tests"]),
     ("cudarc", &["quern-collective"]),
 ];
@@ -63,7 +72,8 @@ fn imports_run_the_right_way() {
             continue;
         }
         let allowed = MAY_IMPORT.iter().find(|(room, _)| room == name);
-        let (_, allowed) = allowed.unwrap_or_else(|| panic!("{name} is a new room: say in MAY_IMPORT what it may import"));
+        let (_, allowed) =
+            allowed.unwrap_or_else(|| panic!("{name} is a new room: say in MAY_IMPORT what it may import"));
         for dependency in dependencies.iter().filter(|dependency| members.contains_key(*dependency)) {
             assert!(allowed.contains(&dependency.as_str()), "{name} must not import {dependency}");
         }
@@ -74,7 +84,10 @@ fn imports_run_the_right_way() {
 fn foreign_crates_stay_in_their_rooms() {
     for (name, dependencies) in members() {
         for (foreign, rooms) in ONLY_IN {
-            assert!(!dependencies.contains(*foreign) || rooms.contains(&name.as_str()), "{name} must not use {foreign}");
+            assert!(
+                !dependencies.contains(*foreign) || rooms.contains(&name.as_str()),
+                "{name} must not use {foreign}"
+            );
         }
     }
 }
