@@ -19,10 +19,7 @@ pub struct KeyValues {
 impl KeyValues {
     /// These positions, then `later`'s.
     fn followed_by(&self, later: &KeyValues) -> KeyValues {
-        KeyValues {
-            key: Tensor::cat(&[&self.key, &later.key], 2),
-            value: Tensor::cat(&[&self.value, &later.value], 2),
-        }
+        KeyValues { key: Tensor::cat(&[&self.key, &later.key], 2), value: Tensor::cat(&[&self.value, &later.value], 2) }
     }
 
     /// The lanes `lanes`, in that order (beams that move).

@@ -54,8 +54,7 @@ impl Dropout {
             return None;
         }
         assert_eq!(shape[0], self.lanes.len() as i64, "a key per row of the batch");
-        let streams: Vec<u64> =
-            self.lanes.iter().map(|lane| mix(lane ^ (site.0 + 1).wrapping_mul(GOLDEN))).collect();
+        let streams: Vec<u64> = self.lanes.iter().map(|lane| mix(lane ^ (site.0 + 1).wrapping_mul(GOLDEN))).collect();
         let per_lane = shape[1..].iter().product::<i64>() as usize;
         let mask = match device {
             Device::Cpu => mask_by_loop(&streams, per_lane, threshold),
