@@ -21,7 +21,7 @@ demo: build
 test: setup-dev check
 	cargo build --release --workspace --bins
 	cargo test --release --workspace
-	scripts/parity.sh small
+	scripts/parity.sh 1 1
 
 check:
 	cargo fmt --all --check

@@ -291,7 +291,7 @@ def train_clip(scenes, texts, out, scale):
         pairwise = F.softplus(torch.logsumexp(bad, dim=1, keepdim=True) - good).mean()
         return pairwise + contrastive / (4 * own)
 
-    fit("clip", model, int(4000 * scale), batches, 1e-3)
+    fit("clip", model, int(1500 * scale), batches, 1e-3)
     return model, tokenizer, {
         "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": SIDE_PX}, "do_center_crop": True,
         "crop_size": {"height": SIDE_PX, "width": SIDE_PX}}
