@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use crate::layers::{Activation, Embedding, LayerNorm, Linear, Mask};
+use crate::layers::{Activation, Embedding, LayerNorm, Linear, Mask, causal_padding_mask};
 use crate::patches::{PatchEmbedding, PatchLayout};
 use crate::pre_norm::{BlockShape, PreNormBlock};
 use crate::weights::{Scope, Weights, WeightsError, read_json};
@@ -141,8 +141,7 @@ impl ClipText {
     /// `ids` and `mask` `[T, L]` -> the state at each text's end, `[T, W]`.
     fn pooled(&self, ids: &Tensor, mask: &Tensor) -> Tensor {
         let length = ids.size()[1];
-        let causal = Tensor::ones([length, length], (Kind::Bool, ids.device())).tril(0);
-        let visible = causal.logical_and(&mask.to_kind(Kind::Bool).unsqueeze(1).unsqueeze(1)); // [T, 1, L, L]
+        let visible = causal_padding_mask(mask);
         let embedded = self.token_embedding.forward(ids) + self.position_embedding.weight.narrow(0, 0, length);
         let last = self.layers.iter().fold(embedded, |x, layer| layer.forward(&x, Mask::Given(&visible)));
         let end = match self.eos {

@@ -195,6 +195,13 @@ pub fn padding_mask(mask: &Tensor) -> Tensor {
     mask.to_kind(Kind::Bool).unsqueeze(1).unsqueeze(1)
 }
 
+/// What a token of a padded sequence may see, itself and the tokens before it: `mask [B, L]` of 0 and 1 -> bool `[B, 1, L, L]`.
+pub fn causal_padding_mask(mask: &Tensor) -> Tensor {
+    let length = mask.size()[1];
+    let causal = Tensor::ones([length, length], (Kind::Bool, mask.device())).tril(0);
+    causal.logical_and(&padding_mask(mask))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

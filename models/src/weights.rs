@@ -251,16 +251,6 @@ impl Weights {
         Scope::root(self)
     }
 
-    /// Every tensor's name, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
-    }
-
-    /// The shape of a stored tensor.
-    pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
-        self.entries.get(name).map(Entry::shape)
-    }
-
     /// Errs if a tensor was not taken, but for known buffers such as `position_ids`.
     pub fn finish(&self) -> Result<(), WeightsError> {
         let taken = self.taken.borrow();

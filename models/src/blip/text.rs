@@ -1,11 +1,13 @@
 //! BLIP's text decoder: BERT with causal self-attention and cross-attention to the image in every layer.
 //! `modeling_blip_text.py` of transformers; field names are the checkpoint's.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::BlipTextConfig;
 use crate::generate::{KvCache, StepDecoder};
-use crate::layers::{Activation, Embedding, LayerNorm, Linear, Mask, Mlp, attention, merge_heads, split_heads};
+use crate::layers::{
+    Activation, Embedding, LayerNorm, Linear, Mask, Mlp, attention, causal_padding_mask, merge_heads, split_heads,
+};
 use crate::pre_norm::split_qkv;
 use crate::weights::{Scope, WeightsError};
 
@@ -63,9 +65,7 @@ impl TextDecoder {
 
     /// `ids` and `mask` `[B, L]` -> logits `[B, L, vocab]`; padding is hidden, and so is what follows a token.
     pub fn teacher_forced(&self, images: &ImageKeys, ids: &Tensor, mask: &Tensor) -> Tensor {
-        let length = ids.size()[1];
-        let causal = Tensor::ones([length, length], (Kind::Bool, ids.device())).tril(0);
-        let visible = causal.logical_and(&mask.to_kind(Kind::Bool).unsqueeze(1).unsqueeze(1)); // [B, 1, L, L]
+        let visible = causal_padding_mask(mask);
         let mut x = self.embed(ids, 0);
         for (layer, image) in self.layers.iter().zip(images) {
             x = layer.forward(&x, image, Mask::Given(&visible), None);
