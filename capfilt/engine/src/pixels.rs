@@ -40,13 +40,13 @@ pub(crate) fn decode_rows<T: Send>(
             Err(error) => Err(RowOutcome::quarantined(Stage::Decode, error.reason(), error.to_string())),
         }
     };
-    in_order(rows, decode)
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    in_order(rows, cores.min(MAX_THREADS), decode)
 }
 
-/// `work` on every item, on as many threads as there are cores (four at most), results in the order of the items.
-fn in_order<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let threads = cores.min(MAX_THREADS).min(items.len());
+/// `work` on every item, on at most `threads` threads, results in the order of the items.
+fn in_order<I: Sync, T: Send>(items: &[I], threads: usize, work: impl Fn(&I) -> T + Sync) -> Vec<T> {
+    let threads = threads.min(items.len());
     if threads <= 1 {
         return items.iter().map(work).collect();
     }
@@ -80,23 +80,25 @@ mod tests {
     use std::sync::Barrier;
 
     #[test]
-    fn results_come_in_the_order_of_the_items_whoever_is_first() {
+    fn results_come_in_the_order_of_the_items() {
         let items: Vec<usize> = (0..50).collect();
-        assert_eq!(in_order(&items, |&item| item * 2), items.iter().map(|item| item * 2).collect::<Vec<_>>());
-        assert_eq!(in_order(&[] as &[usize], |&item| item), [0usize; 0]);
+        let expected: Vec<usize> = items.iter().map(|item| item * 2).collect();
+        for threads in [0, 1, 2, 3, 100] {
+            assert_eq!(in_order(&items, threads, |&item| item * 2), expected);
+        }
+        assert_eq!(in_order(&[] as &[usize], 4, |&item| item), [0usize; 0]);
     }
 
     #[test]
     fn a_slow_item_does_not_change_the_order() {
-        if thread::available_parallelism().map_or(1, usize::from) < 2 {
-            return;
-        }
-        // Item 0 can't end before item 1 has begun.
-        let begun = Barrier::new(2);
-        let results = in_order(&[0, 1], |&item| {
-            begun.wait();
+        let last_is_done = Barrier::new(2);
+        // Items 1 and 2 are done by the other thread before item 0 ends.
+        let results = in_order(&[0, 1, 2], 2, |&item| {
+            if item != 1 {
+                last_is_done.wait();
+            }
             item
         });
-        assert_eq!(results, [0, 1]);
+        assert_eq!(results, [0, 1, 2]);
     }
 }

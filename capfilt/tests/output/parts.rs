@@ -38,7 +38,7 @@ const PINNED_NAMES: [&str; 2] = [
     "data/web-00000-000000000-7e421ec288f41c207554a669071fcd6b.parquet",
     "quarantine/web-00000-000000000-a9fe363ffcc69f7ee1e3b6c574f376b9.parquet",
 ];
-const PINNED_DIGEST: &str = "";
+const PINNED_DIGEST: &str = "61a63bda4f8116cd168dbc6f5858ea12";
 
 #[test]
 fn names_are_the_shard_and_the_digest_of_the_file() {
