@@ -67,8 +67,8 @@ fn losses(
 }
 
 fn probes(checks: &mut Checks, rank: usize, output: &StepOutput) -> anyhow::Result<()> {
-    let probes = &output.probes;
-    let local = probes.local;
+    let probes = output.probes.as_ref().context("the step was asked for probes")?;
+    let local = output.local;
     let mut compare =
         |name: &str, actual: &Tensor, tolerance| checks.compare(&format!("rank{rank}/{name}"), actual, tolerance);
     compare("loss", &Tensor::from(local.total()), STATES)?;
@@ -116,6 +116,7 @@ fn step_on_all_ranks(case: &Case, semantics: Semantics) -> anyhow::Result<Vec<St
         step: 0,
         decoder_start: case.value("bos_token_id")?,
         negatives: Negatives::Keyed,
+        probes: true,
     };
     let inputs = (0..ranks).map(|rank| inputs(case, rank)).collect::<anyhow::Result<Vec<_>>>()?;
     thread::scope(|scope| {

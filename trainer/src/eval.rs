@@ -9,7 +9,7 @@ use quern_corpus::images::decode;
 use quern_corpus::plan::plan_dataset;
 use quern_corpus::reader::{RawRow, read_rows};
 use quern_corpus::store;
-use quern_models::qformer::{Dropout, QFormer};
+use quern_models::qformer::{Dropout, Outputs, QFormer};
 use quern_recipes::{Columns, Dataset, Recipe};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -215,7 +215,7 @@ fn encode(
             let frozen = setup.encoder.features(&setup.images.batch(&pixels)).to_kind(Kind::Float);
             let queries = model.queries(&model.image_memory(&frozen), &Dropout::OFF);
             images.push(model.image_features(&queries.hidden));
-            let hidden = model.text(&ids.to_device(device), &mask.to_device(device), &Dropout::OFF);
+            let hidden = model.text(&ids.to_device(device), &mask.to_device(device), Outputs::Read, &Dropout::OFF);
             texts.push(model.text_features(&hidden));
         });
     }

@@ -7,7 +7,17 @@ use crate::objectives::Place;
 
 /// All ranks' rows of `local`, in rank order.
 pub fn gather_whole(collective: &dyn Collective, local: &Tensor) -> Result<Tensor, CollectiveError> {
-    Ok(Tensor::cat(&collective.all_gather(local)?, 0))
+    Ok(gather_whole_sized(collective, local)?.0)
+}
+
+/// All ranks' rows of `local`, in rank order, and how many each has.
+pub fn gather_whole_sized(
+    collective: &dyn Collective,
+    local: &Tensor,
+) -> Result<(Tensor, Vec<usize>), CollectiveError> {
+    let parts = collective.all_gather(local)?;
+    let sizes = parts.iter().map(|part| part.size()[0] as usize).collect();
+    Ok((Tensor::cat(&parts, 0), sizes))
 }
 
 /// The rows `wanted` (indices into the global batch) of the ranks' `local` tensors `[B, ..]`, in that order.

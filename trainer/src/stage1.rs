@@ -178,6 +178,7 @@ fn step_options(plan: &Plan, step: u64) -> StepOptions {
         step,
         decoder_start: plan.identity.decoder_start,
         negatives: Negatives::Keyed,
+        probes: false,
     }
 }
 

@@ -23,7 +23,7 @@ impl KeyValues {
     }
 
     /// The lanes `lanes`, in that order (beams that move).
-    pub(super) fn select(&self, lanes: &Tensor) -> KeyValues {
+    pub fn select(&self, lanes: &Tensor) -> KeyValues {
         KeyValues { key: self.key.index_select(0, lanes), value: self.value.index_select(0, lanes) }
     }
 }
@@ -51,6 +51,11 @@ impl ImageMemory {
             .collect();
         ImageMemory { blocks }
     }
+
+    /// The images `lanes` `[_]`, in that order; an image may come more than once.
+    pub fn select(&self, lanes: &Tensor) -> ImageMemory {
+        ImageMemory { blocks: self.blocks.iter().map(|block| block.select(lanes)).collect() }
+    }
 }
 
 /// What one pass through the blocks sees besides its hidden states.
@@ -63,6 +68,8 @@ pub(super) struct Pass<'a> {
     pub images: Option<&'a ImageMemory>,
     /// Keys and values of positions before these, one per block.
     pub past: Option<&'a [KeyValues]>,
+    /// Positions at the front whose last hidden states are wanted; `None`: all.
+    pub wanted: Option<i64>,
     /// This pass's dropout.
     pub dropout: &'a Dropout,
 }
@@ -70,7 +77,7 @@ pub(super) struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// A pass over text that sees everything.
     pub fn new(dropout: &'a Dropout) -> Self {
-        Pass { visible: None, queries: 0, images: None, past: None, dropout }
+        Pass { visible: None, queries: 0, images: None, past: None, wanted: None, dropout }
     }
 }
 
@@ -103,13 +110,15 @@ impl Bert {
         ImageMemory { blocks: cross.map(|attention| attention.keys_values(states)).collect() }
     }
 
-    /// Hidden states `[B, L, D]` through every block; also each block's keys and values, `pass.past` included.
+    /// Hidden states `[B, L, D]` through every block, the last of which computes the wanted positions alone; also each
+    /// block's keys and values, `pass.past` included.
     pub fn encode(&self, mut hidden: Tensor, pass: &Pass) -> (Tensor, Vec<KeyValues>) {
         let mut seen = Vec::with_capacity(self.layer.len());
         let mut images = pass.images.into_iter().flat_map(|images| images.blocks.iter());
         for (index, layer) in self.layer.iter().enumerate() {
             let image = layer.crossattention.as_ref().and_then(|_| images.next());
-            let (next, keys_values) = layer.forward(&hidden, index, image, pass);
+            let wanted = pass.wanted.filter(|_| index + 1 == self.layer.len());
+            let (next, keys_values) = layer.forward(&hidden, index, image, pass, wanted);
             hidden = next;
             seen.push(keys_values);
         }
@@ -166,7 +175,15 @@ impl Layer {
         Ok(Layer { attention, crossattention, text, query })
     }
 
-    fn forward(&self, x: &Tensor, index: usize, image: Option<&KeyValues>, pass: &Pass) -> (Tensor, KeyValues) {
+    /// `x [B, L, D] -> [B, wanted or L, D]`: every position is seen, but only the wanted ones go on.
+    fn forward(
+        &self,
+        x: &Tensor,
+        index: usize,
+        image: Option<&KeyValues>,
+        pass: &Pass,
+        wanted: Option<i64>,
+    ) -> (Tensor, KeyValues) {
         let site = |kind| Site::new(index, kind);
         let own = self.attention.keys_values(x);
         let seen = match pass.past {
@@ -175,7 +192,8 @@ impl Layer {
         };
         let mask = pass.visible.map_or(Mask::None, Mask::Given);
         let probabilities = site(SiteKind::SelfProbabilities);
-        let x = self.attention.forward(x, &seen, mask, pass.dropout, probabilities, site(SiteKind::SelfOutput));
+        let x = wanted.map_or_else(|| x.shallow_clone(), |wanted| x.narrow(1, 0, wanted));
+        let x = self.attention.forward(&x, &seen, mask, pass.dropout, probabilities, site(SiteKind::SelfOutput));
         let text_length = x.size()[1] - pass.queries;
         let mut parts = Vec::with_capacity(2);
         if pass.queries > 0 {

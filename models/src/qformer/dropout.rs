@@ -1,9 +1,11 @@
 //! Keyed dropout: whether an element is dropped is a function of (lane's key, site, position in the lane).
 //!
 //! A lane is one row of the batch; its key says who it is (in training: run seed, step, RowId and pass), so a mask
-//! does not depend on rank, batch size or recomputation. Each 64-bit hash (SplitMix64's finaliser) decides four
-//! elements by 16 bits each; the probability is thereby rounded to a multiple of 2⁻¹⁶, and the scale is exact for the
-//! rounded one. On the CPU masks are made by a plain loop, elsewhere by the same arithmetic on integer tensors.
+//! does not depend on rank, batch size or recomputation. A lane's mask is made line by line (a line is the last
+//! dimension), so that neither does it depend on how much padding follows a text. Each 64-bit hash (SplitMix64's
+//! finaliser) decides four elements by 16 bits each; the probability is thereby rounded to a multiple of 2⁻¹⁶, and the
+//! scale is exact for the rounded one. On the CPU masks are made by a plain loop, elsewhere by the same arithmetic on
+//! integer tensors.
 
 use tch::{Device, Kind, Tensor};
 
@@ -15,6 +17,8 @@ const MIX_FIRST: u64 = 0xbf58_476d_1ce4_e5b9;
 const MIX_SECOND: u64 = 0x94d0_49bb_1331_11eb;
 /// Elements that one hash decides.
 const PER_WORD: usize = 4;
+/// Bits of a line's number per dimension.
+const LINE_BITS: u32 = 24;
 /// Bits per element.
 const BITS: u32 = 16;
 
@@ -33,6 +37,14 @@ impl Dropout {
     /// `config`'s probabilities, with one key per row of the batch.
     pub fn keyed(config: &QFormerConfig, lanes: Vec<u64>) -> Self {
         Dropout { lanes, hidden: config.hidden_dropout_prob, probabilities: config.attention_probs_dropout_prob }
+    }
+
+    /// The dropout of the lanes `lanes` alone, in that order.
+    pub fn select(&self, lanes: &[i64]) -> Self {
+        match self.lanes.is_empty() {
+            true => self.clone(),
+            false => Dropout { lanes: lanes.iter().map(|&lane| self.lanes[lane as usize]).collect(), ..*self },
+        }
     }
 
     /// `x [B, ..]` with elements dropped and the rest scaled up.
@@ -54,11 +66,15 @@ impl Dropout {
             return None;
         }
         assert_eq!(shape[0], self.lanes.len() as i64, "a key per row of the batch");
-        let streams: Vec<u64> = self.lanes.iter().map(|lane| mix(lane ^ (site.0 + 1).wrapping_mul(GOLDEN))).collect();
-        let per_lane = shape[1..].iter().product::<i64>() as usize;
+        let lines = lines(&shape[1..shape.len() - 1]);
+        let streams: Vec<u64> = (self.lanes.iter())
+            .map(|lane| mix(lane ^ (site.0 + 1).wrapping_mul(GOLDEN)))
+            .flat_map(|stream| lines.iter().map(move |line| mix(stream.wrapping_add((line + 1).wrapping_mul(GOLDEN)))))
+            .collect();
+        let per_line = shape[shape.len() - 1] as usize;
         let mask = match device {
-            Device::Cpu => mask_by_loop(&streams, per_lane, threshold),
-            _ => mask_by_tensors(&streams, per_lane, threshold, device),
+            Device::Cpu => mask_by_loop(&streams, per_line, threshold),
+            _ => mask_by_tensors(&streams, per_line, threshold, device),
         };
         Some(mask.view(shape))
     }
@@ -94,15 +110,23 @@ pub(super) fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Numbers of a lane's lines, given the dimensions between the lane and the line; not dense, so that a line keeps its
+/// number when a dimension grows.
+fn lines(dimensions: &[i64]) -> Vec<u64> {
+    dimensions.iter().fold(vec![0], |outer, &extent| {
+        outer.iter().flat_map(|line| (0..extent as u64).map(move |index| (line << LINE_BITS) | index)).collect()
+    })
+}
+
 fn scale(threshold: u16) -> f32 {
     (1.0 / (1.0 - f64::from(threshold) / f64::from(1u32 << BITS))) as f32
 }
 
-fn mask_by_loop(streams: &[u64], per_lane: usize, threshold: u16) -> Tensor {
+fn mask_by_loop(streams: &[u64], per_line: usize, threshold: u16) -> Tensor {
     let kept = scale(threshold);
-    let mut values = vec![0f32; streams.len() * per_lane];
-    for (stream, lane) in streams.iter().zip(values.chunks_mut(per_lane)) {
-        for (word, elements) in lane.chunks_mut(PER_WORD).enumerate() {
+    let mut values = vec![0f32; streams.len() * per_line];
+    for (stream, line) in streams.iter().zip(values.chunks_mut(per_line)) {
+        for (word, elements) in line.chunks_mut(PER_WORD).enumerate() {
             let bits = mix(stream.wrapping_add((word as u64 + 1).wrapping_mul(GOLDEN)));
             for (index, element) in elements.iter_mut().enumerate() {
                 let draw = (bits >> (BITS * index as u32)) as u16;
@@ -113,15 +137,15 @@ fn mask_by_loop(streams: &[u64], per_lane: usize, threshold: u16) -> Tensor {
     Tensor::from_slice(&values)
 }
 
-fn mask_by_tensors(streams: &[u64], per_lane: usize, threshold: u16, device: Device) -> Tensor {
-    let lanes: Vec<i64> = streams.iter().map(|&stream| stream as i64).collect();
-    let words = per_lane.div_ceil(PER_WORD) as i64;
+fn mask_by_tensors(streams: &[u64], per_line: usize, threshold: u16, device: Device) -> Tensor {
+    let starts: Vec<i64> = streams.iter().map(|&stream| stream as i64).collect();
+    let words = per_line.div_ceil(PER_WORD) as i64;
     let counters = Tensor::arange_start(1, words + 1, (Kind::Int64, device)) * GOLDEN as i64;
-    let bits = mix_tensor(&(Tensor::from_slice(&lanes).to_device(device).unsqueeze(1) + counters)); // [B, words]
+    let bits = mix_tensor(&(Tensor::from_slice(&starts).to_device(device).unsqueeze(1) + counters)); // [lines, words]
     let shifts = Tensor::arange(PER_WORD as i64, (Kind::Int64, device)) * i64::from(BITS);
-    let draws = bits.unsqueeze(2).bitwise_right_shift(&shifts).bitwise_and((1i64 << BITS) - 1); // [B, words, 4]
+    let draws = bits.unsqueeze(2).bitwise_right_shift(&shifts).bitwise_and((1i64 << BITS) - 1); // [lines, words, 4]
     let kept = draws.ge(i64::from(threshold)).to_kind(Kind::Float) * f64::from(scale(threshold));
-    kept.view([streams.len() as i64, -1]).narrow(1, 0, per_lane as i64).contiguous()
+    kept.view([streams.len() as i64, -1]).narrow(1, 0, per_line as i64).contiguous()
 }
 
 /// [`mix`] on 64-bit integers whose arithmetic wraps.
@@ -146,10 +170,10 @@ mod tests {
     #[test]
     fn loop_and_tensors_draw_the_same_masks() {
         let streams: Vec<u64> = (0..5).map(|lane| mix(lane + 77)).collect();
-        for per_lane in [1, 3, 4, 30, 257] {
-            let by_loop = mask_by_loop(&streams, per_lane, 6554).view([5, -1]);
-            let by_tensors = mask_by_tensors(&streams, per_lane, 6554, Device::Cpu);
-            assert!(by_loop.equal(&by_tensors), "{per_lane} elements per lane");
+        for per_line in [1, 3, 4, 30, 257] {
+            let by_loop = mask_by_loop(&streams, per_line, 6554).view([5, -1]);
+            let by_tensors = mask_by_tensors(&streams, per_line, 6554, Device::Cpu);
+            assert!(by_loop.equal(&by_tensors), "{per_line} elements per line");
         }
     }
 
@@ -166,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_share_and_the_scale_are_right() {
-        let mask = dropout(&[5], 0.25).mask(&[1, 100_000], 0.25, Site::EMBEDDINGS, Device::Cpu).unwrap();
+        let mask = dropout(&[5], 0.25).mask(&[1, 100, 1_000], 0.25, Site::EMBEDDINGS, Device::Cpu).unwrap();
         let dropped = mask.eq(0.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
         assert!((dropped - 0.25).abs() < 0.006, "{dropped}"); // four standard errors
         assert!((mask.max().double_value(&[]) - 4.0 / 3.0).abs() < 1e-6);
@@ -174,6 +198,6 @@ mod tests {
 
     #[test]
     fn without_probability_there_is_no_mask() {
-        assert!(dropout(&[5], 0.0).mask(&[1, 8], 0.0, Site::EMBEDDINGS, Device::Cpu).is_none());
+        assert!(dropout(&[5], 0.0).mask(&[1, 2, 8], 0.0, Site::EMBEDDINGS, Device::Cpu).is_none());
     }
 }

@@ -53,6 +53,15 @@ pub struct QFormer {
     itm_head: Linear,
 }
 
+/// Which last hidden states a pass computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outputs {
+    /// All positions'.
+    All,
+    /// Those that a head reads: the text's first token, the queries of matching.
+    Read,
+}
+
 /// What the query transformer made of a batch of images.
 pub struct Queries {
     /// Last hidden states, `[B, Q, D]`.
@@ -121,10 +130,12 @@ impl QFormer {
         Queries { hidden, past }
     }
 
-    /// The text transformer (unimodal: the queries are not there): ids and mask `[B, L]` -> `[B, L, D]`.
-    pub fn text(&self, ids: &Tensor, mask: &Tensor, dropout: &Dropout) -> Tensor {
+    /// The text transformer (unimodal: the queries are not there): ids and mask `[B, L]` -> `[B, L, D]`, or `[B, 1, D]`
+    /// of what is read.
+    pub fn text(&self, ids: &Tensor, mask: &Tensor, outputs: Outputs, dropout: &Dropout) -> Tensor {
         let visible = masks::text(mask);
-        let pass = Pass { visible: Some(&visible), ..Pass::new(dropout) };
+        let wanted = (outputs == Outputs::Read).then_some(1);
+        let pass = Pass { visible: Some(&visible), wanted, ..Pass::new(dropout) };
         self.bert.encode(self.bert.embed(Some(ids), None, 0, dropout), &pass).0
     }
 
@@ -137,13 +148,22 @@ impl QFormer {
         self.bert.encode(self.bert.embed(Some(ids), None, 0, dropout), &pass).0
     }
 
-    /// Queries and text together (bidirectional): ids and mask `[B, L]` -> `[B, Q + L, D]`.
-    pub fn matching(&self, images: &ImageMemory, ids: &Tensor, mask: &Tensor, dropout: &Dropout) -> Tensor {
+    /// Queries and text together (bidirectional): ids and mask `[B, L]` -> `[B, Q + L, D]`, or `[B, Q, D]` of what is
+    /// read.
+    pub fn matching(
+        &self,
+        images: &ImageMemory,
+        ids: &Tensor,
+        mask: &Tensor,
+        outputs: Outputs,
+        dropout: &Dropout,
+    ) -> Tensor {
         let queries = self.config.num_query_token;
         let tokens = self.query_tokens.expand([ids.size()[0], -1, -1], false);
         let visible = masks::bidirectional(mask, queries);
         let embedded = self.bert.embed(Some(ids), Some(&tokens), 0, dropout);
-        let pass = Pass { visible: Some(&visible), images: Some(images), queries, ..Pass::new(dropout) };
+        let wanted = (outputs == Outputs::Read).then_some(queries);
+        let pass = Pass { visible: Some(&visible), images: Some(images), queries, wanted, ..Pass::new(dropout) };
         self.bert.encode(embedded, &pass).0
     }
 
@@ -152,7 +172,7 @@ impl QFormer {
         normalize(&self.vision_proj.forward(hidden))
     }
 
-    /// Contrastive features of the text's first token: `[B, L, D] -> [B, E]`, of length one.
+    /// Contrastive features of the text's first token: `[B, 1 or more, D] -> [B, E]`, of length one.
     pub fn text_features(&self, hidden: &Tensor) -> Tensor {
         normalize(&self.text_proj.forward(&hidden.select(1, 0)))
     }
@@ -162,7 +182,7 @@ impl QFormer {
         self.cls.forward(hidden, self.bert.word_embeddings())
     }
 
-    /// The matching head on every query output, averaged after it: `[B, Q + L, D] -> [B, 2]`.
+    /// The matching head on every query output, averaged after it: `[B, Q or more, D] -> [B, 2]`.
     pub fn matching_logits(&self, hidden: &Tensor) -> Tensor {
         let queries = hidden.narrow(1, 0, self.config.num_query_token);
         self.itm_head.forward(&queries).mean_dim(&[1i64][..], false, Kind::Float)

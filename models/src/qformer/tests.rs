@@ -92,7 +92,7 @@ fn later_text_is_invisible_to_earlier_text_in_the_language_pass_only() {
         let first = |hidden: &Tensor| hidden.narrow(1, 0, 2).copy();
         let causal = |ids: &Tensor| first(&model.language(ids, &mask, &past, &Dropout::OFF));
         assert!(causal(&ids).allclose(&causal(&changed), 1e-5, 1e-6, false));
-        let unimodal = |ids: &Tensor| first(&model.text(ids, &mask, &Dropout::OFF));
+        let unimodal = |ids: &Tensor| first(&model.text(ids, &mask, Outputs::All, &Dropout::OFF));
         assert!(!unimodal(&ids).allclose(&unimodal(&changed), 1e-5, 1e-6, false));
     });
 }
@@ -103,7 +103,8 @@ fn queries_see_text_in_matching_and_padding_is_seen_by_nobody() {
         let model = model();
         let images = model.image_memory(&Tensor::randn([2, 4, 6], (Kind::Float, Device::Cpu)));
         let (ids, mask) = text();
-        let queries = |ids: &Tensor| model.matching_logits(&model.matching(&images, ids, &mask, &Dropout::OFF));
+        let queries =
+            |ids: &Tensor| model.matching_logits(&model.matching(&images, ids, &mask, Outputs::Read, &Dropout::OFF));
         let (token, padding) = (ids.copy(), ids.copy());
         let _ = token.narrow(1, 1, 1).fill_(11);
         let _ = padding.narrow(1, 4, 1).fill_(11);
@@ -124,6 +125,31 @@ fn dropout_follows_the_lane_not_the_batch() {
         let together = run(&[0, 1, 2], &[10, 20, 30]);
         assert!(together.get(2).allclose(&run(&[2], &[30]).get(0), 1e-5, 1e-6, false));
         assert!(!together.get(2).allclose(&run(&[2], &[31]).get(0), 1e-3, 1e-4, false));
+    });
+}
+
+#[test]
+fn neither_padding_nor_unread_outputs_change_what_is_read() {
+    no_grad(|| {
+        let model = model();
+        let images = model.image_memory(&Tensor::randn([2, 4, 6], (Kind::Float, Device::Cpu)));
+        let (ids, mask) = text();
+        let dropout = Dropout::keyed(&model.config, vec![10, 20]);
+        let past = model.queries(&images, &dropout).past;
+        let trimmed = (ids.narrow(1, 0, 4), mask.narrow(1, 0, 4)); // the longest text has 4 tokens
+        let close = |a: Tensor, b: Tensor| assert!(a.allclose(&b, 1e-5, 1e-6, false));
+        close(
+            model.text_features(&model.text(&ids, &mask, Outputs::All, &dropout)),
+            model.text_features(&model.text(&trimmed.0, &trimmed.1, Outputs::Read, &dropout)),
+        );
+        close(
+            model.matching_logits(&model.matching(&images, &ids, &mask, Outputs::All, &dropout)),
+            model.matching_logits(&model.matching(&images, &trimmed.0, &trimmed.1, Outputs::Read, &dropout)),
+        );
+        close(
+            model.language(&ids, &mask, &past, &dropout).narrow(1, 0, 4),
+            model.language(&trimmed.0, &trimmed.1, &past, &dropout),
+        );
     });
 }
 

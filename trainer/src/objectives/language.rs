@@ -5,7 +5,7 @@ use tch::{Kind, Reduction, Tensor};
 /// Share of probability that every wrong token gets together (LAVIS `label_smoothing=0.1`).
 const LABEL_SMOOTHING: f64 = 0.1;
 /// Label of positions that don't count.
-const IGNORED: i64 = -100;
+pub const IGNORED: i64 = -100;
 
 /// The text transformer's input: `ids [B, L]` with `[CLS]` replaced by `[DEC]`.
 pub fn decoder_input(ids: &Tensor, decoder_start: i64) -> Tensor {
@@ -26,9 +26,9 @@ pub fn target_count(mask: &Tensor) -> i64 {
     mask.narrow(-1, 1, mask.size()[mask.dim() - 1] - 1).sum(Kind::Int64).int64_value(&[])
 }
 
-/// Cross-entropy with smoothed labels of `logits [B, L - 1, vocabulary]`, summed over the tokens that count.
+/// Cross-entropy with smoothed labels of `logits [.., vocabulary]`, summed over the tokens that count.
 pub fn loss_sum(logits: &Tensor, labels: &Tensor) -> Tensor {
-    let vocabulary = logits.size()[2];
+    let vocabulary = logits.size()[logits.dim() - 1];
     let logits = logits.reshape([-1, vocabulary]);
     logits.cross_entropy_loss::<Tensor>(&labels.reshape([-1]), None, Reduction::Sum, IGNORED, LABEL_SMOOTHING)
 }
