@@ -49,9 +49,10 @@ pub async fn corpus(command: Command) -> Result<Done, Failure> {
     let out = arguments.out.clone();
     let summary = write("scenes", arguments.into()).await?;
     println!(
-        "{out}: {} rows in {} files; {} captions are correct ({:.1} %)",
+        "{out}: {} rows in {} {}; {} captions are correct ({:.1} %)",
         summary.rows,
         summary.files,
+        if summary.files == 1 { "file" } else { "files" },
         summary.correct_rows,
         100.0 * summary.correct_rows as f64 / summary.rows.max(1) as f64
     );
