@@ -250,15 +250,33 @@ fn a_run_goes_on_with_another_number_of_ranks() {
     assert_close(&whole[0].watch.losses, &losses, "3 ranks, then 2");
 }
 
+/// Resumes the one-step checkpoint in `output` as the run `identity`; must fail.
+fn refusal(output: &TempDir, identity: &Identity) -> String {
+    let folder = store::open(output.path().to_str().expect("a UTF-8 path")).expect("a local folder");
+    let (config, options) = (config(0.0), AdamWOptions::from(&plan(STEPS).optimiser));
+    let resumed = checkpoint::resume(&folder, "stage1/step-000001", identity, &config, options, Device::Cpu);
+    runtime().block_on(resumed).err().expect("refused").to_string()
+}
+
 #[test]
 fn another_runs_checkpoint_is_refused() {
     let output = folder();
     world(1, 0.0, &output, None, Some(0));
-    let folder = store::open(output.path().to_str().expect("a UTF-8 path")).expect("a local folder");
-    let plan = plan(STEPS);
-    let other = Identity { seed: SEED + 1, ..plan.identity };
-    let (config, options) = (config(0.0), AdamWOptions::from(&plan.optimiser));
-    let resumed = checkpoint::resume(&folder, "stage1/step-000001", &other, &config, options, Device::Cpu);
-    let error = runtime().block_on(resumed).err().expect("refused").to_string();
+    let other = Identity { seed: SEED + 1, ..plan(STEPS).identity };
+    let error = refusal(&output, &other);
     assert!(error.contains("belongs to another run"), "{error}");
+}
+
+#[test]
+fn a_damaged_checkpoint_names_the_file() {
+    let output = folder();
+    world(1, 0.0, &output, None, Some(0));
+    let path = output.path().join("stage1/step-000001/optimiser.safetensors");
+    let whole = std::fs::read(&path).expect("a checkpoint");
+    std::fs::write(&path, &whole[..whole.len() / 2]).expect("truncated");
+    let error = refusal(&output, &plan(STEPS).identity);
+    assert!(error.contains("step-000001/optimiser.safetensors"), "{error}");
+    std::fs::remove_file(&path).expect("removed");
+    let error = refusal(&output, &plan(STEPS).identity);
+    assert!(error.contains("step-000001/optimiser.safetensors"), "{error}");
 }
