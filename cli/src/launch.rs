@@ -55,6 +55,7 @@ pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
     let output = launch.recipe.output.clone();
     let needed = launch.recipe.stage1.as_ref().map_or(1, |stage1| stage1.ranks as usize);
     let coordinator = start(launch.recipe, &launch.listen, &launch.journal).await?;
+    eprintln!("coordinator at {}, journal {}", coordinator.url(), launch.journal.display());
     let options = WorkerOptions { coordinator: coordinator.url(), device: launch.device, logs: launch.logs };
     let mut workers = Workers::start(launch.workers, &options)?;
     let mut progress = RunProgress::new();
