@@ -17,9 +17,8 @@ build: setup
 demo: build
 	target/release/quern demo --out out/demo
 
-# Formatting and every test. CI runs this. (`make check` adds clippy and the docs' warnings; it joins when it is clean.)
-test: setup-dev
-	cargo fmt --all --check
+# Everything that must hold: formatting, lints, docs, every test, fresh parity cases. CI runs this.
+test: setup-dev check
 	cargo build --release --workspace --bins
 	cargo test --release --workspace
 	scripts/parity.sh 1 1

@@ -2,7 +2,7 @@
 //!
 //! A [`Scene`] holds one to three objects on a plain background. [`grammar`] writes the many captions that are
 //! correct for it and decides, with [`is_correct`], whether any text is one. [`junk`] writes what the web says
-//! instead. [`render`] draws a scene as a JPEG and [`synth`] streams a corpus in img2dataset's parquet layout.
+//! instead. [`render`] draws a scene as a JPEG and [`mod@synth`] streams a corpus in img2dataset's parquet layout.
 //!
 //! Only [`is_correct`] and the tables that report it read a scene's truth. Scenes are drawn from a seed; the seeds of
 //! the zoo, the demo and the held-out evaluation are apart: see [`seeds`].
