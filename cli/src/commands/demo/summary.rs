@@ -85,7 +85,7 @@ impl Summary {
             writeln!(text, "  {label:<26} {:>12}   {:.1} standard errors", percent(&gain), sigmas(&gain))?;
         }
 
-        writeln!(text, "\nTime")?;
+        writeln!(text, "\nTime in this call (what an earlier one did takes none)")?;
         for (stage, seconds) in &self.seconds {
             writeln!(text, "  {stage:<26} {seconds:>10.1} s")?;
         }
