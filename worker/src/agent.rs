@@ -10,6 +10,7 @@ use quern_recipes::Recipe;
 use tokio::sync::watch;
 
 use crate::connection::{CallError, Connection, Membership};
+use crate::error::AgentError;
 use crate::faults::Script;
 use crate::gang::{Gang, GangEnd};
 use crate::heartbeat::{Board, Heartbeats};
@@ -32,20 +33,6 @@ pub struct AgentOptions {
     pub host: String,
     /// Scripted faults.
     pub script: Script,
-}
-
-/// Why the agent stopped before the run was over.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The coordinator.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// The device, a model, the recipe: nothing that another try would mend.
-    #[error("{0}")]
-    Setup(String),
-    /// The run failed; the coordinator said why.
-    #[error("the run failed: {0}")]
-    RunFailed(String),
 }
 
 /// How the agent ended.

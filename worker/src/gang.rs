@@ -17,8 +17,8 @@ use tch::Device;
 use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
 
-use crate::agent::AgentError;
 use crate::connection::{CallError, Connection, Membership, PATIENCE};
+use crate::error::AgentError;
 use crate::heartbeat::Board;
 use crate::report::Reporter;
 

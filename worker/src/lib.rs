@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod connection;
 pub mod doctor;
+pub mod error;
 pub mod evaluate;
 pub mod faults;
 pub mod gang;

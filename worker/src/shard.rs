@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use quern_capfilt::{Part, PartRow, Provenance, encode_part, pass_through};
-use quern_capfilt_engine::Engine;
+use quern_capfilt::{Part, PartRow, Provenance, encode_part};
+use quern_capfilt_engine::{Engine, pass_rows};
 use quern_corpus::reader::{RawRow, read_rows};
 use quern_corpus::{ShardId, ShardSpec, store};
 use quern_proto::{CommitRequest, PartSummary, ShardLease};
 use quern_recipes::{Dataset, Recipe};
 
-use crate::agent::AgentError;
 use crate::connection::{CallError, Connection, Membership};
+use crate::error::AgentError;
 use crate::faults::Script;
 use crate::heartbeat::Board;
 
@@ -131,22 +131,24 @@ impl Mill {
 
     /// One chunk, on a thread of its own: tensor arithmetic must not hold up heartbeats.
     async fn process(&mut self, dataset: &Dataset, chunk: Vec<RawRow>) -> Result<Vec<PartRow>, AgentError> {
-        let embed = self.recipe.capfilt.as_ref().is_some_and(|capfilt| capfilt.embed_images);
-        if !dataset.capfilt {
-            return Ok(chunk.into_iter().map(|row| pass_through(row, embed)).collect());
-        }
-        let engine = self.engine().await?;
+        let engine = if dataset.capfilt { Some(self.engine().await?) } else { None };
         let delay = self.script.decode_delay();
-        let threads = self.recipe.cluster.threads as i32;
+        let recipe = self.recipe.clone();
         let work = tokio::task::spawn_blocking(move || {
             if let Some(delay) = delay {
                 std::thread::sleep(delay);
             }
             // OpenMP counts threads per calling thread.
-            tch::set_num_threads(threads);
-            engine.run_rows(chunk)
+            tch::set_num_threads(recipe.cluster.threads as i32);
+            match engine {
+                Some(engine) => engine.run_rows(chunk),
+                None => {
+                    let embed = recipe.capfilt.as_ref().is_some_and(|capfilt| capfilt.embed_images);
+                    Ok(pass_rows(chunk, &recipe.limits, embed))
+                }
+            }
         });
-        let rows = work.await.map_err(|e| AgentError::Setup(format!("the captioning thread died: {e}")))?;
+        let rows = work.await.map_err(|e| AgentError::Setup(format!("the thread of a chunk died: {e}")))?;
         rows.map_err(|e| AgentError::Setup(e.to_string()))
     }
 

@@ -148,6 +148,19 @@ impl Run {
         Run { folder }
     }
 
+    /// A run that keeps `corpus`' captions as they are.
+    pub fn pass_through(corpus: &Path) -> Run {
+        let folder = TempDir::new().expect("a temporary folder");
+        let recipe = format!(
+            "name: pass-through\noutput: {output}\nshard_rows: 10\n\
+             datasets:\n  - {{ name: web, path: {corpus}, capfilt: false }}\n",
+            output = folder.path().join("out").display(),
+            corpus = corpus.display(),
+        );
+        fs::write(folder.path().join("recipe.yaml"), recipe).expect("written");
+        Run { folder }
+    }
+
     /// The recipe's path.
     pub fn recipe(&self) -> PathBuf {
         self.folder.path().join("recipe.yaml")

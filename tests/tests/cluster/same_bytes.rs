@@ -43,6 +43,22 @@ fn the_reference_accounts_for_every_row() {
 }
 
 #[test]
+fn an_unfiltered_data_set_passes_what_can_be_trained_on() {
+    let run = Run::pass_through(corpus());
+    run.run_locally(1);
+    run.verify();
+    let manifest: serde_json::Value = serde_json::from_slice(&run.bytes()["manifest.json"]).expect("JSON");
+    let count = |name: &str| manifest["totals"][name].as_u64().expect("a count");
+    assert_eq!((count("kept"), count("passed") + count("quarantined")), (0, (ROWS_PER_FILE * FILES) as u64));
+    let quarantines = run.bytes().into_iter().filter(|(name, _)| name.starts_with("quarantine/web-00000-"));
+    let rows =
+        quarantines.flat_map(|(_, bytes)| quern_capfilt::read_quarantine(bytes.into()).expect("a quarantine part"));
+    let stages: BTreeMap<u64, &str> = rows.map(|row| (row.id.row, row.stage.as_str())).collect();
+    assert_eq!(stages.get(&3), Some(&"decode"), "the truncated image: {stages:?}");
+    assert_eq!((stages.get(&10), stages.get(&17)), (Some(&"read"), Some(&"read")), "no image, no caption: {stages:?}");
+}
+
+#[test]
 fn two_and_three_workers_write_the_same_bytes() {
     for workers in [2, 3] {
         let run = Run::capfilt(corpus());
