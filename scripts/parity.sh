@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Makes fresh random cases from the installed transformers and checks them with the golden runner.
-# usage: scripts/parity.sh [COUNT] [SEED]     COUNT cases of each kind (2); SEED: random, printed by a failing case's folder
+# usage: scripts/parity.sh [COUNT] [SEED]     COUNT cases of each kind (3); SEED: random, printed by a failing case's folder
 set -euo pipefail
 cd "$(dirname "$0")/.."
-count=${1:-2} seed=${2:-$RANDOM}
+count=${1:-3} seed=${2:-$RANDOM}
 cases=$(mktemp -d)
 trap 'rm -rf "$cases"' EXIT
 echo "parity: $count case(s) of each kind, seed $seed"
