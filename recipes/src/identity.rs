@@ -3,15 +3,16 @@
 //! Two recipes with one hash give the same bytes from the same inputs. In the hash: the method with all its
 //! settings, the seed, `shard_rows` and `limits`, the data sets by name and columns, the models by their folder's
 //! name, `cluster.threads` (sums round differently). Not in it: where things lie (`path`, `output`, a model's
-//! parent folders), the recipe's `name`, `checkpoint_every`, leases, heartbeats and attempts, and the number of
-//! ranks unless `semantics: lavis` makes it part of the method.
+//! parent folders), the recipe's `name`, `checkpoint_every`, `recompute`, leases, heartbeats and attempts, and the
+//! number of ranks unless `semantics: lavis` makes it part of the method. A section or key that was added later is not
+//! in it where it is left out.
 //!
 //! Data sets and models are known here by name alone; what they contained is recorded in the output (models by
 //! the digests of their files).
 
 use serde::Serialize;
 
-use crate::recipe::{CapFilt, Columns, Dataset, ImageLimits, Recipe, Semantics, Stage1};
+use crate::recipe::{CapFilt, Columns, Dataset, ImageLimits, Recipe, Semantics, Stage1, Stage2};
 
 /// Raised when the meaning of a recipe changes without its text changing.
 const METHOD_VERSION: u32 = 1;
@@ -25,6 +26,8 @@ struct Identity<'a> {
     limits: &'a ImageLimits,
     capfilt: Option<CapFilt>,
     stage1: Option<Stage1>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage2: Option<Stage2>,
     threads: u32,
 }
 
@@ -46,6 +49,7 @@ impl Recipe {
             limits: &self.limits,
             capfilt: self.capfilt.as_ref().map(capfilt_by_name),
             stage1: self.stage1.as_ref().map(stage1_by_name),
+            stage2: self.stage2.as_ref().map(stage2_by_name),
             threads: self.cluster.threads,
         };
         // Structs serialise in the order of their fields, so the text is canonical.
@@ -68,10 +72,27 @@ fn stage1_by_name(stage1: &Stage1) -> Stage1 {
     Stage1 {
         image_encoder: folder_name(&stage1.image_encoder),
         tokenizer: folder_name(&stage1.tokenizer),
-        ranks: if stage1.semantics == Semantics::Lavis { stage1.ranks } else { 1 },
+        init: stage1.init.as_deref().map(folder_name),
+        ranks: ranks_by(stage1.semantics, stage1.ranks),
         checkpoint_every: 1,
         ..stage1.clone()
     }
+}
+
+fn stage2_by_name(stage2: &Stage2) -> Stage2 {
+    Stage2 {
+        language_model: folder_name(&stage2.language_model),
+        qformer: stage2.qformer.as_deref().map(folder_name),
+        image_encoder: stage2.image_encoder.as_deref().map(folder_name),
+        ranks: ranks_by(stage2.semantics, stage2.ranks),
+        recompute: false,
+        checkpoint_every: 1,
+        ..stage2.clone()
+    }
+}
+
+fn ranks_by(semantics: Semantics, ranks: u32) -> u32 {
+    if semantics == Semantics::Lavis { ranks } else { 1 }
 }
 
 fn folder_name(path: &str) -> String {

@@ -15,7 +15,7 @@ pub struct Recipe {
     #[serde(default = "one")]
     pub seed: u64,
     /// Folder or URL under which everything is written (`data/`, `quarantine/`, `manifest.json`,
-    /// `stage1/`); not part of the hash.
+    /// `stage1/`, `stage2/`); not part of the hash.
     pub output: String,
     /// The corpus: a mixture of parquet folders.
     pub datasets: Vec<Dataset>,
@@ -28,9 +28,12 @@ pub struct Recipe {
     /// The CapFilt pass; without it every dataset must say `capfilt: false`.
     #[serde(default)]
     pub capfilt: Option<CapFilt>,
-    /// Q-Former pre-training, stage 1; without it the run ends after CapFilt.
+    /// Q-Former pre-training, stage 1; without it, stage 2 starts from a checkpoint that it names.
     #[serde(default)]
     pub stage1: Option<Stage1>,
+    /// Training towards a frozen language model, stage 2; without it the run ends after stage 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage2: Option<Stage2>,
     /// Where and on how many processes the run is carried out; not part of the hash, but for `threads`.
     #[serde(default)]
     pub cluster: Cluster,
@@ -92,9 +95,9 @@ impl Default for ImageLimits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CapFilt {
-    /// Folder of the captioner, a `BlipForConditionalGeneration` in Hugging Face layout.
+    /// The captioner, a `BlipForConditionalGeneration` in Hugging Face layout.
     pub captioner: String,
-    /// Folder of the ranker, a `CLIPModel` in Hugging Face layout.
+    /// The ranker, a `CLIPModel` in Hugging Face layout.
     pub ranker: String,
     /// Captions written per image.
     #[serde(default = "ten")]
@@ -114,6 +117,19 @@ pub struct CapFilt {
     /// Whether the parts carry the image bytes along.
     #[serde(default)]
     pub embed_images: bool,
+    /// In what precision the models compute.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub precision: CapFiltPrecision,
+}
+
+/// In what precision CapFilt's models compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CapFiltPrecision {
+    /// The captioner.
+    pub captioner: Precision,
+    /// The ranker.
+    pub ranker: Precision,
 }
 
 /// Nucleus sampling as BLIP draws its captions (BLIP `predict.py`: top_p 0.9, length 5 to 20 beyond the prompt).
@@ -144,13 +160,19 @@ impl Default for Sampling {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage1 {
-    /// Folder of the frozen image encoder: a CLIP in Hugging Face layout, penultimate features are used.
+    /// The frozen image encoder, whose penultimate features are used.
     pub image_encoder: String,
-    /// Folder of the text tokenizer (BERT's WordPiece); `[DEC]` is added when it is missing.
+    /// Side of the images that the encoder is shown, in pixels; `null`: as its preprocessor says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<u32>,
+    /// The text tokenizer (BERT's WordPiece); `[DEC]` is added when it is missing.
     pub tokenizer: String,
     /// The Q-Former's size.
     #[serde(default)]
     pub qformer: QFormer,
+    /// A BERT that all but the cross-attention starts from; `null`: everything starts at random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// Global batch, in images, over all ranks.
     pub batch: u32,
     /// Optimiser steps.
@@ -164,6 +186,9 @@ pub struct Stage1 {
     /// `exact`: the true gradient of the global-batch loss. `lavis`: what the reference computes.
     #[serde(default)]
     pub semantics: Semantics,
+    /// In what precision the frozen model computes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub precision: Stage1Precision,
     /// AdamW and its schedule.
     #[serde(default)]
     pub optimiser: Optimiser,
@@ -173,6 +198,101 @@ pub struct Stage1 {
     /// Steps between checkpoints.
     #[serde(default = "default_checkpoint_every")]
     pub checkpoint_every: u64,
+}
+
+/// Stage 2 (BLIP-2 §3.3): the Q-Former's queries, projected, become the first tokens of a frozen language model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage2 {
+    /// The frozen language model: an OPT or a T5 in Hugging Face layout, its tokenizer with it.
+    pub language_model: String,
+    /// The stage-1 checkpoint to start from; `null`: this run's own stage 1.
+    #[serde(default)]
+    pub qformer: Option<String>,
+    /// The frozen image encoder; `null`: stage 1's.
+    #[serde(default)]
+    pub image_encoder: Option<String>,
+    /// Side of the images that the encoder is shown, in pixels; `null`: as its preprocessor says.
+    #[serde(default)]
+    pub image_size: Option<u32>,
+    /// Global batch, in images, over all ranks.
+    pub batch: u32,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Ranks of the gang.
+    #[serde(default = "one_u32")]
+    pub ranks: u32,
+    /// What stands before every caption; its tokens are no targets.
+    #[serde(default)]
+    pub prompt: String,
+    /// Text tokens at most: of prompt and caption together (OPT), of each half (T5); special tokens counted.
+    #[serde(default = "default_max_text_length")]
+    pub max_text_length: u32,
+    /// Which GELU a T5 with gated GELU computes.
+    #[serde(default)]
+    pub t5_gelu: T5Gelu,
+    /// `exact`: one mean over all tokens of the global batch. `lavis`: the mean of the ranks' means.
+    #[serde(default)]
+    pub semantics: Semantics,
+    /// Whether the language model's layers are computed again in the backward pass instead of being remembered.
+    #[serde(default)]
+    pub recompute: bool,
+    /// In what precision the frozen models compute.
+    #[serde(default)]
+    pub precision: Stage2Precision,
+    /// AdamW and its schedule; the paper's minimum is 5e-5 here.
+    #[serde(default = "Optimiser::stage2", with = "Stage2Optimiser")]
+    pub optimiser: Optimiser,
+    /// Random resized crop and flip.
+    #[serde(default)]
+    pub augment: Augment,
+    /// Steps between checkpoints.
+    #[serde(default = "default_checkpoint_every")]
+    pub checkpoint_every: u64,
+}
+
+/// In what precision stage 1's frozen model computes. What is trained is in single precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stage1Precision {
+    /// The image encoder.
+    pub image_encoder: Precision,
+}
+
+/// In what precision stage 2's frozen models compute. What is trained is in single precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stage2Precision {
+    /// The image encoder.
+    pub image_encoder: Precision,
+    /// The language model.
+    pub language_model: Precision,
+}
+
+/// The numbers that a frozen model is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// `half` on a GPU, `float` on a CPU.
+    #[default]
+    Auto,
+    /// 32 bits.
+    Float,
+    /// 16 bits, IEEE.
+    Half,
+    /// 16 bits with single precision's range.
+    BFloat16,
+}
+
+/// Which GELU a T5 with gated GELU computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum T5Gelu {
+    /// What its config says: the tanh approximation.
+    #[default]
+    Config,
+    /// What LAVIS computes: the error function.
+    Lavis,
 }
 
 /// The Q-Former's configuration, in BERT's own names; the default is the paper's (BERT-base, 32 queries).
@@ -218,14 +338,14 @@ impl Default for QFormer {
     }
 }
 
-/// Whose gradient stage 1 computes.
+/// Whose gradient a stage computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Semantics {
-    /// The true gradient of the global-batch loss; ITG's mean is over all tokens of the global batch.
+    /// The true gradient of the global-batch loss; a mean over tokens is over all tokens of the global batch.
     #[default]
     Exact,
-    /// LAVIS: the gathered side of ITC is detached, ITG's mean is per rank, then over ranks.
+    /// LAVIS: the gathered side of ITC is detached, a mean over tokens is per rank, then over ranks.
     Lavis,
 }
 
@@ -266,6 +386,27 @@ impl Default for Optimiser {
     }
 }
 
+impl Optimiser {
+    /// Stage 2's defaults.
+    fn stage2() -> Self {
+        Optimiser { min_lr: 5e-5, ..Optimiser::default() }
+    }
+}
+
+/// [`Optimiser`] as stage 2's section writes it: the same keys, stage 2's defaults.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Optimiser", deny_unknown_fields, default = "Optimiser::stage2")]
+struct Stage2Optimiser {
+    peak_lr: f64,
+    warmup_lr: f64,
+    min_lr: f64,
+    warmup_steps: u64,
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
+    weight_decay: f64,
+}
+
 /// The training transform: random resized crop (bicubic) and horizontal flip.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -300,6 +441,11 @@ impl Default for Cluster {
     fn default() -> Self {
         Cluster { threads: 1, lease_ms: 30_000, heartbeat_ms: 2_000, attempts: 5 }
     }
+}
+
+/// What is left to its default is not written, so that a key that comes anew changes no older recipe's hash.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn one() -> u64 {

@@ -18,6 +18,11 @@ impl Recipe {
         if let Some(stage1) = &mut recipe.stage1 {
             absolute(&mut stage1.image_encoder);
             absolute(&mut stage1.tokenizer);
+            stage1.init.iter_mut().for_each(absolute);
+        }
+        if let Some(stage2) = &mut recipe.stage2 {
+            absolute(&mut stage2.language_model);
+            stage2.qformer.iter_mut().chain(&mut stage2.image_encoder).for_each(absolute);
         }
         recipe
     }

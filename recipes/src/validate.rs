@@ -1,7 +1,7 @@
 //! The rules that types can't state. Each is one sentence and names its key.
 
 use crate::recipe::{
-    Augment, CapFilt, Cluster, Columns, Dataset, ImageLimits, Optimiser, QFormer, Recipe, Sampling, Stage1,
+    Augment, CapFilt, Cluster, Columns, Dataset, ImageLimits, Optimiser, QFormer, Recipe, Sampling, Stage1, Stage2,
 };
 use crate::resolve::{is_url, lies_within};
 
@@ -44,6 +44,10 @@ impl Recipe {
         }
         if let Some(stage1) = &self.stage1 {
             stage1.validate()?;
+        }
+        if let Some(stage2) = &self.stage2 {
+            stage2.validate()?;
+            stage2.has_its_beginning(self.stage1.is_some())?;
         }
         self.cluster.validate()
     }
@@ -115,8 +119,8 @@ impl ImageLimits {
 
 impl CapFilt {
     fn validate(&self) -> Checked {
-        model_folder(&self.captioner, "capfilt.captioner")?;
-        model_folder(&self.ranker, "capfilt.ranker")?;
+        model(&self.captioner, "capfilt.captioner")?;
+        model(&self.ranker, "capfilt.ranker")?;
         require((1..=1000).contains(&self.candidates), "capfilt.candidates", || {
             format!("is {}, but 1 to 1000 captions can be written per image", self.candidates)
         })?;
@@ -151,21 +155,15 @@ impl Sampling {
 
 impl Stage1 {
     fn validate(&self) -> Checked {
-        model_folder(&self.image_encoder, "stage1.image_encoder")?;
-        model_folder(&self.tokenizer, "stage1.tokenizer")?;
+        model(&self.image_encoder, "stage1.image_encoder")?;
+        model(&self.tokenizer, "stage1.tokenizer")?;
+        self.init.iter().try_for_each(|init| model(init, "stage1.init"))?;
+        image_size(self.image_size, "stage1")?;
         self.qformer.validate()?;
-        at_least_one(self.ranks.into(), "stage1.ranks")?;
         require(self.batch >= 2, "stage1.batch", || {
             format!("is {}, but must be at least 2: matching needs a negative from another image", self.batch)
         })?;
-        require(self.batch >= self.ranks, "stage1.batch", || {
-            format!(
-                "is {}, but must be at least stage1.ranks, which is {}: every rank needs an image",
-                self.batch, self.ranks
-            )
-        })?;
-        at_least_one(self.steps, "stage1.steps")?;
-        at_least_one(self.checkpoint_every, "stage1.checkpoint_every")?;
+        steps_on_ranks(self.steps, self.checkpoint_every, self.batch, self.ranks, "stage1")?;
         let positions = self.qformer.max_position_embeddings;
         require((3..=positions).contains(&self.max_text_length), "stage1.max_text_length", || {
             format!(
@@ -173,9 +171,65 @@ impl Stage1 {
                 self.max_text_length
             )
         })?;
-        self.augment.validate()?;
-        self.optimiser.validate(self.steps)
+        self.augment.validate("stage1")?;
+        self.optimiser.validate(self.steps, "stage1")
     }
+}
+
+impl Stage2 {
+    fn validate(&self) -> Checked {
+        model(&self.language_model, "stage2.language_model")?;
+        self.image_encoder.iter().try_for_each(|encoder| model(encoder, "stage2.image_encoder"))?;
+        image_size(self.image_size, "stage2")?;
+        require(self.qformer.as_ref().is_none_or(|path| !path.trim().is_empty()), "stage2.qformer", || {
+            "must name a checkpoint".into()
+        })?;
+        steps_on_ranks(self.steps, self.checkpoint_every, self.batch, self.ranks, "stage2")?;
+        require((2..=2048).contains(&self.max_text_length), "stage2.max_text_length", || {
+            format!("is {}, but must be 2 (a special token, a word) to 2048", self.max_text_length)
+        })?;
+        self.augment.validate("stage2")?;
+        self.optimiser.validate(self.steps, "stage2")
+    }
+
+    /// Stage 2 goes on from this run's stage 1, or from a checkpoint and the encoder that it was trained with.
+    fn has_its_beginning(&self, after_stage1: bool) -> Checked {
+        match (after_stage1, &self.qformer, &self.image_encoder) {
+            (true, None, None) | (false, Some(_), Some(_)) => Ok(()),
+            (true, Some(_), _) => Err(BrokenRule {
+                key: "stage2.qformer".into(),
+                message: "names a checkpoint, but the recipe trains a stage 1 of its own: remove one of them".into(),
+            }),
+            (true, None, Some(_)) => Err(BrokenRule {
+                key: "stage2.image_encoder".into(),
+                message: "is stage 1's, since its Q-Former knows no other: remove the key".into(),
+            }),
+            (false, None, _) => Err(BrokenRule {
+                key: "stage2".into(),
+                message: "has nothing to start from: add a `stage1` section, or name a checkpoint in `stage2.qformer`"
+                    .into(),
+            }),
+            (false, Some(_), None) => Err(BrokenRule {
+                key: "stage2".into(),
+                message: "has no image encoder: name the one that `stage2.qformer` was trained with in \
+                          `stage2.image_encoder`"
+                    .into(),
+            }),
+        }
+    }
+}
+
+fn image_size(side: Option<u32>, section: &str) -> Checked {
+    side.map_or(Ok(()), |side| at_least_one(side.into(), format!("{section}.image_size")))
+}
+
+fn steps_on_ranks(steps: u64, checkpoint_every: u64, batch: u32, ranks: u32, section: &str) -> Checked {
+    at_least_one(ranks.into(), format!("{section}.ranks"))?;
+    require(batch >= ranks, format!("{section}.batch"), || {
+        format!("is {batch}, but must be at least {section}.ranks, which is {ranks}: every rank needs an image")
+    })?;
+    at_least_one(steps, format!("{section}.steps"))?;
+    at_least_one(checkpoint_every, format!("{section}.checkpoint_every"))
 }
 
 impl QFormer {
@@ -211,15 +265,15 @@ impl QFormer {
 }
 
 impl Optimiser {
-    fn validate(&self, steps: u64) -> Checked {
-        let key = |field: &str| format!("stage1.optimiser.{field}");
+    fn validate(&self, steps: u64, section: &str) -> Checked {
+        let key = |field: &str| format!("{section}.optimiser.{field}");
         within(self.peak_lr, self.peak_lr > 0.0, key("peak_lr"), "above 0")?;
         let to_peak = format!("0 to peak_lr, which is {}", self.peak_lr);
         within(self.warmup_lr, (0.0..=self.peak_lr).contains(&self.warmup_lr), key("warmup_lr"), &to_peak)?;
         within(self.min_lr, (0.0..=self.peak_lr).contains(&self.min_lr), key("min_lr"), &to_peak)?;
         require(self.warmup_steps <= steps, key("warmup_steps"), || {
             format!(
-                "is {}, but must be at most stage1.steps, which is {steps}: the peak would never be reached",
+                "is {}, but must be at most {section}.steps, which is {steps}: the peak would never be reached",
                 self.warmup_steps
             )
         })?;
@@ -231,9 +285,9 @@ impl Optimiser {
 }
 
 impl Augment {
-    fn validate(&self) -> Checked {
+    fn validate(&self, section: &str) -> Checked {
         let holds = self.min_scale > 0.0 && self.min_scale <= 1.0;
-        within(self.min_scale, holds, "stage1.augment.min_scale", "above 0 and at most 1")
+        within(self.min_scale, holds, format!("{section}.augment.min_scale"), "above 0 and at most 1")
     }
 }
 
@@ -251,9 +305,14 @@ impl Cluster {
     }
 }
 
-fn model_folder(path: &str, key: &str) -> Checked {
-    require(!path.trim().is_empty(), key, || "must name a folder".into())?;
-    require(!is_url(path), key, || {
-        format!("is `{path}`, but models are read from local folders: download it and name the folder")
+/// Where models are read from, besides folders.
+const MODEL_STORES: [&str; 5] = ["hf://", "s3://", "gs://", "az://", "file://"];
+
+fn model(source: &str, key: &str) -> Checked {
+    require(!source.trim().is_empty(), key, || {
+        "must name a folder, `hf://owner/name` or an object store's URL".into()
+    })?;
+    require(!is_url(source) || MODEL_STORES.iter().any(|scheme| source.starts_with(scheme)), key, || {
+        format!("is `{source}`, but models are read from folders and from {}", MODEL_STORES.join(", "))
     })
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use quern_recipes::{Recipe, RecipeError, Semantics};
+use quern_recipes::{Precision, Recipe, RecipeError, Semantics, T5Gelu};
 
 /// A recipe that holds; the tests break one thing each.
 const SOUND: &str = "\
@@ -37,6 +37,16 @@ cluster:
   threads: 1
 ";
 
+/// A stage 2 after the stage 1 of [`SOUND`], which it follows.
+const STAGE2: &str = "\
+stage2:
+  language_model: models/opt
+  batch: 16
+  steps: 2500
+  optimiser:
+    peak_lr: 0.001
+";
+
 fn sound() -> Recipe {
     Recipe::parse("sound.yaml", SOUND).expect("the recipe is sound")
 }
@@ -45,6 +55,13 @@ fn sound() -> Recipe {
 fn broken(from: &str, to: &str) -> RecipeError {
     assert_eq!(SOUND.matches(from).count(), 1, "`{from}` must occur once in the sound recipe");
     Recipe::parse("run.yaml", &SOUND.replacen(from, to, 1)).expect_err(&format!("`{to}` must be refused"))
+}
+
+/// [`SOUND`] with [`STAGE2`], in which the line `from` is replaced by `to`.
+fn two_stages(from: &str, to: &str) -> Result<Recipe, RecipeError> {
+    let both = format!("{SOUND}{STAGE2}");
+    assert_eq!(both.matches(from).count(), 1, "`{from}` must occur once in the sound recipe");
+    Recipe::parse("run.yaml", &both.replacen(from, to, 1))
 }
 
 fn shipped(name: &str) -> PathBuf {
@@ -73,7 +90,7 @@ fn an_unknown_key_is_named_with_its_place() {
     let text = error.to_string();
     assert!(text.starts_with("run.yaml:19:3: "), "{text}");
     assert!(
-        text.contains("batchsize") && text.contains("one of image_encoder, tokenizer, qformer, batch, steps"),
+        text.contains("batchsize") && text.contains("one of image_encoder, image_size, tokenizer, qformer, init, batch, steps"),
         "names the key and what was expected: {text}"
     );
     assert!(!text.contains('\n'), "one line: {text}");
@@ -134,7 +151,7 @@ fn every_rule_names_its_key_and_place() {
         ("    path: corpus/web", "    path: w\n    columns: {caption: jpg}", "datasets[0].columns.caption", "`image`"),
         ("    capfilt: false", "    capfilt: false\n  - name: web\n    path: x", "datasets[2].name", "must differ"),
         ("  captioner: models/blip", "  captioner: ''", "capfilt.captioner", "folder"),
-        ("  ranker: models/clip", "  ranker: hf://openai/clip", "capfilt.ranker", "local folders"),
+        ("  ranker: models/clip", "  ranker: ftp://x/clip", "capfilt.ranker", "hf://"),
         ("  ranker: models/clip", "  ranker: r\n  candidates: 0", "capfilt.candidates", "1 to 1000"),
         ("  ranker: models/clip", "  ranker: r\n  keep: 0", "capfilt.keep", "at least 1"),
         ("  ranker: models/clip", "  ranker: r\n  keep: 11", "capfilt.keep", "only 10"),
@@ -148,7 +165,7 @@ fn every_rule_names_its_key_and_place() {
         ("    top_p: 0.9", "    max_length: 1", "capfilt.sampling.max_length", "at least 2"),
         ("    top_p: 0.9", "    min_length: 21", "capfilt.sampling.min_length", "max_length"),
         ("  image_encoder: models/clip", "  image_encoder: ''", "stage1.image_encoder", "folder"),
-        ("  tokenizer: models/bert", "  tokenizer: https://x/bert", "stage1.tokenizer", "local folders"),
+        ("  tokenizer: models/bert", "  tokenizer: https://x/bert", "stage1.tokenizer", "s3://"),
         ("  batch: 32", "  batch: 2", "stage1.batch", "stage1.ranks, which is 3"),
         ("  batch: 32", "  batch: 1", "stage1.batch", "negative"),
         ("  ranks: 3", "  ranks: 0", "stage1.ranks", "at least 1"),
@@ -180,6 +197,69 @@ fn every_rule_names_its_key_and_place() {
         assert!(error.place.is_some(), "no place in: {error}");
         assert!(!error.to_string().contains('\n'), "one line: {error}");
     }
+}
+
+#[test]
+fn every_rule_of_stage_2_names_its_key() {
+    let language_model = "  language_model: models/opt";
+    let rules = [
+        (language_model, "  language_model: ''", "stage2.language_model", "must name"),
+        (language_model, "  language_model: ftp://x/opt", "stage2.language_model", "hf://"),
+        ("  batch: 16", "  batch: 16\n  ranks: 17", "stage2.batch", "stage2.ranks, which is 17"),
+        ("  batch: 16", "  batch: 16\n  ranks: 0", "stage2.ranks", "at least 1"),
+        ("  batch: 16", "  batch: 16\n  checkpoint_every: 0", "stage2.checkpoint_every", "at least 1"),
+        ("  batch: 16", "  batch: 16\n  image_size: 0", "stage2.image_size", "at least 1"),
+        ("  batch: 16", "  batch: 16\n  max_text_length: 1", "stage2.max_text_length", "a word"),
+        ("  batch: 16", "  batch: 16\n  augment: {min_scale: 2}", "stage2.augment.min_scale", "at most 1"),
+        ("  batch: 16", "  batch: 16\n  qformer: ''", "stage2.qformer", "checkpoint"),
+        ("  batch: 16", "  batch: 16\n  qformer: s3://b/step-7", "stage2.qformer", "of its own"),
+        ("  batch: 16", "  batch: 16\n  image_encoder: models/clip", "stage2.image_encoder", "stage 1's"),
+        ("  steps: 2500", "  steps: 1999", "stage2.optimiser.warmup_steps", "stage2.steps"),
+        ("    peak_lr: 0.001", "    peak_lr: 0.00001", "stage2.optimiser.min_lr", "peak_lr"),
+    ];
+    for (from, to, key, words) in rules {
+        let error = two_stages(from, to).expect_err(&format!("`{to}` must be refused"));
+        assert_eq!(error.key, key, "{error}");
+        assert!(error.message.contains(words), "`{words}` is missing in: {error}");
+        assert!(error.place.is_some(), "no place in: {error}");
+    }
+    for (to, words) in [("t5_gelu: new", "lavis"), ("precision: {qformer: half}", "language_model"), ("lm: x", "batch")]
+    {
+        let error =
+            two_stages("  batch: 16", &format!("  batch: 16\n  {to}")).expect_err("must be refused").to_string();
+        assert!(error.contains(words), "`{words}` is missing in: {error}");
+    }
+}
+
+#[test]
+fn stage_2_alone_names_its_checkpoint_and_encoder() {
+    let alone = |keys: &str| {
+        let head = "name: x\noutput: o\ndatasets:\n  - {name: w, path: w, capfilt: false}\n";
+        let stage2 = format!("stage2: {{language_model: models/t5, batch: 4, steps: 2000{keys}}}\n");
+        Recipe::parse("run.yaml", &(head.to_string() + &stage2))
+    };
+    let error = alone("").expect_err("nothing to start from");
+    assert!(error.key == "stage2" && error.message.contains("`stage2.qformer`"), "{error}");
+    let error = alone(", qformer: out/step-10").expect_err("no encoder");
+    assert!(error.key == "stage2" && error.message.contains("`stage2.image_encoder`"), "{error}");
+    let recipe = alone(", qformer: out/step-10, image_encoder: models/clip, t5_gelu: lavis").expect("complete");
+    let resolved = recipe.resolve(Path::new("/r")).stage2.expect("stage 2");
+    let paths =
+        [Some(resolved.language_model.as_str()), resolved.qformer.as_deref(), resolved.image_encoder.as_deref()];
+    assert_eq!(paths, [Some("/r/models/t5"), Some("/r/out/step-10"), Some("/r/models/clip")]);
+    assert_eq!(resolved.t5_gelu, T5Gelu::Lavis);
+}
+
+#[test]
+fn stage_2_has_the_papers_defaults() {
+    let recipe = two_stages("  batch: 16", "  batch: 16").expect("sound");
+    let stage2 = recipe.stage2.as_ref().expect("stage 2");
+    let optimiser = stage2.optimiser;
+    assert_eq!((optimiser.peak_lr, optimiser.min_lr, optimiser.warmup_steps), (1e-3, 5e-5, 2000));
+    assert_eq!(stage2.precision.language_model, Precision::Auto);
+    assert_eq!((stage2.max_text_length, stage2.prompt.as_str(), stage2.recompute), (32, "", false));
+    let without = two_stages("  optimiser:\n    peak_lr: 0.001\n", "").expect("sound");
+    assert_eq!(without.stage2.expect("stage 2").optimiser.min_lr, 5e-5);
 }
 
 #[test]
@@ -273,6 +353,31 @@ fn the_hash_covers_the_method_and_nothing_else() {
     let three_ranks = lavis.hash();
     lavis.stage1.as_mut().unwrap().ranks = 2;
     assert_ne!(lavis.hash(), three_ranks, "LAVIS' means are per rank, so there the number of ranks is method");
+}
+
+#[test]
+fn stage_2_is_in_the_hash_but_for_where_and_how_it_is_carried_out() {
+    let base = two_stages("  batch: 16", "  batch: 16").expect("sound");
+    assert_ne!(base.hash(), sound().hash());
+    let hash_with = |change: &dyn Fn(&mut quern_recipes::Stage2)| {
+        let mut recipe = base.clone();
+        change(recipe.stage2.as_mut().expect("stage 2"));
+        assert_ne!(recipe, base, "the change must change something");
+        recipe.hash()
+    };
+    let without_effect: [&dyn Fn(&mut quern_recipes::Stage2); 4] =
+        [&|s| s.language_model = "/mnt/opt".into(), &|s| s.ranks = 4, &|s| s.recompute = true, &|s| {
+            s.checkpoint_every = 9
+        }];
+    assert!(without_effect.iter().all(|change| hash_with(change) == base.hash()));
+    let with_effect: [&dyn Fn(&mut quern_recipes::Stage2); 5] = [
+        &|s| s.language_model = "models/t5".into(),
+        &|s| s.prompt = "a photo of".into(),
+        &|s| s.t5_gelu = T5Gelu::Lavis,
+        &|s| s.precision.language_model = Precision::Half,
+        &|s| s.image_size = Some(364),
+    ];
+    assert!(with_effect.iter().all(|change| hash_with(change) != base.hash()));
 }
 
 /// Journals and parts in the field carry this hash: a change here orphans them, and needs a note in CHANGELOG.
