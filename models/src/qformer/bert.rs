@@ -81,6 +81,15 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// Which of the two transformers a BERT has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sides {
+    /// Queries and text (stage 1).
+    Both,
+    /// Queries alone: no text embeddings, no feed-forward for text (stage 2).
+    Queries,
+}
+
 /// `Qformer.bert`: embeddings and blocks.
 pub(super) struct Bert {
     embeddings: Embeddings,
@@ -88,16 +97,25 @@ pub(super) struct Bert {
 }
 
 impl Bert {
-    pub fn load(scope: &Scope, config: &QFormerConfig) -> Result<Self, WeightsError> {
-        let embeddings = Embeddings::load(&scope.sub("embeddings"), config)?;
+    pub fn load(scope: &Scope, config: &QFormerConfig, sides: Sides) -> Result<Self, WeightsError> {
+        let embeddings = Embeddings::load(&scope.sub("embeddings"), config, sides)?;
         let layer = (0..config.num_hidden_layers)
-            .map(|index| Layer::load(&scope.item("encoder.layer", index as usize), config, index))
+            .map(|index| Layer::load(&scope.item("encoder.layer", index as usize), config, index, sides))
             .collect::<Result<_, _>>()?;
         Ok(Bert { embeddings, layer })
     }
 
+    /// Of a BERT with both sides.
     pub fn word_embeddings(&self) -> &Tensor {
-        &self.embeddings.word_embeddings.weight
+        &self.embeddings.text().word_embeddings.weight
+    }
+
+    /// The query transformer over `images`: `tokens [1, Q, D]` -> last hidden states `[B, Q, D]`, and each block's keys
+    /// and values.
+    pub fn queries(&self, tokens: &Tensor, images: &ImageMemory, dropout: &Dropout) -> (Tensor, Vec<KeyValues>) {
+        let embedded = self.embed(None, Some(&tokens.expand([images.batch(), -1, -1], false)), 0, dropout);
+        let pass = Pass { images: Some(images), queries: tokens.size()[1], ..Pass::new(dropout) };
+        self.encode(embedded, &pass)
     }
 
     /// Queries first, then text; a position embedding for the text alone, from `position` on.
@@ -127,29 +145,38 @@ impl Bert {
 }
 
 struct Embeddings {
-    word_embeddings: Embedding,
-    position_embeddings: Embedding,
+    text: Option<TextEmbeddings>,
     norm: LayerNorm,
 }
 
+struct TextEmbeddings {
+    word_embeddings: Embedding,
+    position_embeddings: Embedding,
+}
+
 impl Embeddings {
-    fn load(scope: &Scope, config: &QFormerConfig) -> Result<Self, WeightsError> {
+    fn load(scope: &Scope, config: &QFormerConfig, sides: Sides) -> Result<Self, WeightsError> {
         let width = config.hidden_size;
-        Ok(Embeddings {
-            word_embeddings: Embedding::load(&scope.sub("word_embeddings"), config.vocab_size, width)?,
-            position_embeddings: Embedding::load(
-                &scope.sub("position_embeddings"),
-                config.max_position_embeddings,
-                width,
-            )?,
-            norm: LayerNorm::load(&scope.sub("LayerNorm"), width, config.layer_norm_eps)?,
-        })
+        let table = |name, entries| Embedding::load(&scope.sub(name), entries, width);
+        let text = match sides {
+            Sides::Queries => None,
+            Sides::Both => Some(TextEmbeddings {
+                word_embeddings: table("word_embeddings", config.vocab_size)?,
+                position_embeddings: table("position_embeddings", config.max_position_embeddings)?,
+            }),
+        };
+        Ok(Embeddings { text, norm: LayerNorm::load(&scope.sub("LayerNorm"), width, config.layer_norm_eps)? })
+    }
+
+    fn text(&self) -> &TextEmbeddings {
+        self.text.as_ref().expect("text is given to a model with a text side alone")
     }
 
     fn forward(&self, ids: Option<&Tensor>, queries: Option<&Tensor>, position: i64, dropout: &Dropout) -> Tensor {
         let text = ids.map(|ids| {
-            let positions = self.position_embeddings.weight.narrow(0, position, ids.size()[1]);
-            self.word_embeddings.forward(ids) + positions
+            let TextEmbeddings { word_embeddings, position_embeddings } = self.text();
+            let positions = position_embeddings.weight.narrow(0, position, ids.size()[1]);
+            word_embeddings.forward(ids) + positions
         });
         let parts: Vec<&Tensor> = queries.into_iter().chain(text.as_ref()).collect();
         dropout.hidden(self.norm.forward(&Tensor::cat(&parts, 1)), Site::EMBEDDINGS)
@@ -159,18 +186,20 @@ impl Embeddings {
 struct Layer {
     attention: Attention,
     crossattention: Option<Attention>,
-    text: FeedForward,
+    text: Option<FeedForward>,
     query: FeedForward,
 }
 
 impl Layer {
-    fn load(scope: &Scope, config: &QFormerConfig, index: i64) -> Result<Self, WeightsError> {
+    fn load(scope: &Scope, config: &QFormerConfig, index: i64, sides: Sides) -> Result<Self, WeightsError> {
         let attention = Attention::load(&scope.sub("attention"), config, config.hidden_size)?;
         let crossattention = config
             .has_cross_attention(index)
             .then(|| Attention::load(&scope.sub("crossattention"), config, config.encoder_width))
             .transpose()?;
-        let text = FeedForward::load(&scope.sub("intermediate"), &scope.sub("output"), config)?;
+        let text = (sides == Sides::Both)
+            .then(|| FeedForward::load(&scope.sub("intermediate"), &scope.sub("output"), config))
+            .transpose()?;
         let query = FeedForward::load(&scope.sub("intermediate_query"), &scope.sub("output_query"), config)?;
         Ok(Layer { attention, crossattention, text, query })
     }
@@ -206,8 +235,9 @@ impl Layer {
             parts.push(self.query.forward(&queries, pass.dropout, site(SiteKind::QueryFeedForward)));
         }
         if text_length > 0 {
+            let feed_forward = self.text.as_ref().expect("text is given to a model with a text side alone");
             let text = x.narrow(1, pass.queries, text_length);
-            parts.push(self.text.forward(&text, pass.dropout, site(SiteKind::TextFeedForward)));
+            parts.push(feed_forward.forward(&text, pass.dropout, site(SiteKind::TextFeedForward)));
         }
         let out = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 1) };
         (out, seen)

@@ -1,7 +1,7 @@
 //! Initial weights: a [`TensorSource`] that draws each tensor by (seed, name, index).
 //!
 //! As BERT (`_init_weights`) and LAVIS do it: normal with standard deviation `initializer_range`, biases 0, LayerNorms
-//! 1 and 0, the padding token's embedding 0, the temperature 0.07; the three heads that LAVIS leaves to
+//! 1 and 0, the padding token's embedding 0, the temperature 0.07; the heads and projections that LAVIS leaves to
 //! `nn.Linear` are uniform in ±1/√inputs.
 
 use std::f64::consts::TAU;
@@ -14,7 +14,7 @@ use super::QFormerConfig;
 use super::dropout::{GOLDEN, mix};
 
 const INITIAL_TEMPERATURE: f64 = 0.07;
-const HEADS: [&str; 3] = ["vision_proj.", "text_proj.", "itm_head."];
+const HEADS: [&str; 5] = ["vision_proj.", "text_proj.", "itm_head.", "opt_proj.", "t5_proj."];
 const WORD_EMBEDDINGS: &str = "word_embeddings.weight";
 
 /// Draws weights; the same for the same seed, whatever the machine.

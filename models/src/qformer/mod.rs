@@ -4,13 +4,15 @@
 //! features by cross-attention in every n-th block, and text. They have feed-forward layers of their own
 //! (`intermediate_query`/`output_query` for the queries). The task chooses the mask: [`QFormer::queries`] and
 //! [`QFormer::text`] are unimodal (ITC), [`QFormer::language`] is multimodal causal (ITG, reading the queries' cached
-//! keys and values), [`QFormer::matching`] is bidirectional (ITM).
+//! keys and values), [`QFormer::matching`] is bidirectional (ITM). Stage 2 trains a [`Bridge`]: the query side of it with
+//! a projection to a language model.
 //!
 //! Names and order of [`QFormer::parameters`] are those of LAVIS' `named_parameters`, so a checkpoint of either loads
 //! in the other. Shapes: `B` batch, `N` image tokens, `V` image width, `Q` queries, `L` text length, `D` hidden width,
 //! `E` width of the contrastive projections.
 
 mod bert;
+mod bridge;
 mod config;
 mod dropout;
 mod generate;
@@ -25,8 +27,9 @@ use tch::{Device, Kind, Tensor};
 use crate::layers::{LayerNorm, Linear};
 use crate::weights::{Scope, TensorSource, Weights, WeightsError};
 
-use bert::{Bert, LanguageHead, Pass};
+use bert::{Bert, LanguageHead, Pass, Sides};
 pub use bert::{ImageMemory, KeyValues};
+pub use bridge::{Bridge, BridgeConfig, Projection};
 pub use config::QFormerConfig;
 pub use dropout::Dropout;
 pub use generate::Captioning;
@@ -91,7 +94,7 @@ impl QFormer {
         let query_tokens = root.tensor("query_tokens", &[1, config.num_query_token, hidden])?;
         let temp = root.tensor("temp", &[])?;
         let ln_vision = LayerNorm::load(&root.sub("ln_vision"), config.encoder_width, LN_VISION_EPS)?;
-        let bert = Bert::load(&root.sub("Qformer.bert"), config)?;
+        let bert = Bert::load(&root.sub("Qformer.bert"), config, Sides::Both)?;
         let cls = LanguageHead::load(&root.sub("Qformer.cls.predictions"), config, bert.word_embeddings())?;
         let vision_proj = Linear::load(&root.sub("vision_proj"), hidden, embed)?;
         let text_proj = Linear::load(&root.sub("text_proj"), hidden, embed)?;
@@ -123,10 +126,7 @@ impl QFormer {
 
     /// The query transformer over `images` (unimodal: text is not there).
     pub fn queries(&self, images: &ImageMemory, dropout: &Dropout) -> Queries {
-        let tokens = self.query_tokens.expand([images.batch(), -1, -1], false);
-        let embedded = self.bert.embed(None, Some(&tokens), 0, dropout);
-        let pass = Pass { images: Some(images), queries: self.config.num_query_token, ..Pass::new(dropout) };
-        let (hidden, past) = self.bert.encode(embedded, &pass);
+        let (hidden, past) = self.bert.queries(&self.query_tokens, images, dropout);
         Queries { hidden, past }
     }
 

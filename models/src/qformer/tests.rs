@@ -154,6 +154,47 @@ fn neither_padding_nor_unread_outputs_change_what_is_read() {
 }
 
 #[test]
+fn a_bridge_is_the_query_side_of_a_stage_1_model_and_a_projection() {
+    no_grad(|| {
+        let model = model();
+        let bridge = Bridge::from_stage1(&model, Projection::T5, 10, 7).expect("the same sizes");
+        let names: Vec<&str> = bridge.parameters().iter().map(|(name, _)| name).collect();
+        assert_eq!(names[..3], ["query_tokens", "ln_vision.weight", "ln_vision.bias"]);
+        assert_eq!(names[names.len() - 2..], ["t5_proj.weight", "t5_proj.bias"]);
+        assert!(names.contains(&"Qformer.bert.embeddings.LayerNorm.weight"));
+        for of_text in ["word_embeddings", "position_embeddings", ".intermediate.", ".output.dense", "cls"] {
+            let found = names.iter().find(|name| name.contains(of_text) && !name.contains("attention"));
+            assert_eq!(found, None, "{of_text}");
+        }
+        let features = Tensor::randn([2, 4, 6], (Kind::Float, Device::Cpu));
+        let dropout = Dropout::keyed(&model.config, vec![3, 4]);
+        let hidden = model.queries(&model.image_memory(&features), &dropout).hidden;
+        let projection = |name| bridge.parameters().iter().find(|(known, _)| *known == name).expect("there").1;
+        let expected = hidden.linear(projection("t5_proj.weight"), Some(projection("t5_proj.bias")));
+        assert!(bridge.visual_tokens(&features, &dropout).allclose(&expected, 1e-6, 1e-7, false));
+        let bound = 1.0 / (model.config.hidden_size as f64).sqrt();
+        let largest = projection("t5_proj.weight").abs().max().double_value(&[]);
+        assert!(largest <= bound && largest > 0.8 * bound, "uniform in ±{bound}: {largest}");
+    });
+}
+
+#[test]
+fn a_saved_bridge_loads_again_and_a_stage_1_model_is_none() {
+    let model = model();
+    let bridge = Bridge::from_stage1(&model, Projection::Opt, 10, 7).expect("the same sizes");
+    let load = |parameters: &Parameters| {
+        let saved: BTreeMap<String, Tensor> =
+            parameters.iter().map(|(name, tensor)| (name.to_string(), tensor.detach())).collect();
+        let weights = Weights::from_tensors(saved, "saved", Device::Cpu, Kind::Float).expect("plain");
+        Bridge::from_weights(&weights, &bridge.config)
+    };
+    let again = load(bridge.parameters()).expect("complete");
+    assert_eq!(again.parameters().count(), bridge.parameters().count());
+    let error = load(model.parameters()).err().expect("refused").to_string();
+    assert!(error.contains("opt_proj.weight"), "{error}");
+}
+
+#[test]
 fn sizes_that_do_not_fit_are_named() {
     let error = QFormer::init(&QFormerConfig { num_attention_heads: 3, ..config() }, 1, Device::Cpu).err();
     assert!(error.expect("refused").to_string().contains("num_attention_heads 3"));
