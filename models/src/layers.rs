@@ -23,6 +23,12 @@ impl Linear {
         Ok(Linear { weight, bias })
     }
 
+    /// Takes `weight` from `scope`, and `bias` where `biased`.
+    pub fn load_biased(scope: &Scope, inputs: i64, outputs: i64, biased: bool) -> Result<Self, WeightsError> {
+        let load = if biased { Linear::load } else { Linear::load_without_bias };
+        load(scope, inputs, outputs)
+    }
+
     /// Takes `weight` alone from `scope`.
     pub fn load_without_bias(scope: &Scope, inputs: i64, outputs: i64) -> Result<Self, WeightsError> {
         Ok(Linear { weight: scope.tensor("weight", &[outputs, inputs])?, bias: None })
@@ -62,6 +68,26 @@ impl LayerNorm {
     /// `[.., W] -> [.., W]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.layer_norm(&self.shape[..], Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}
+
+/// Root-mean-square normalisation over the last dimension: scaled, neither centred nor shifted (T5's `T5LayerNorm`).
+pub struct RmsNorm {
+    /// `[W]`
+    pub weight: Tensor,
+    eps: f64,
+    shape: [i64; 1],
+}
+
+impl RmsNorm {
+    /// Takes `weight` from `scope`.
+    pub fn load(scope: &Scope, width: i64, eps: f64) -> Result<Self, WeightsError> {
+        Ok(RmsNorm { weight: scope.tensor("weight", &[width])?, eps, shape: [width] })
+    }
+
+    /// `[.., W] -> [.., W]`
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.rms_norm(&self.shape[..], Some(&self.weight), self.eps)
     }
 }
 
@@ -112,10 +138,12 @@ impl Activation {
     }
 }
 
-/// Two linear layers with an activation between.
+/// Two linear layers with an activation between, which a gate may multiply.
 pub struct Mlp {
     /// `W -> inner`
     pub up: Linear,
+    /// `W -> inner`: the activated `up` is multiplied by it (arXiv 2002.05202).
+    pub gate: Option<Linear>,
     /// `inner -> W`
     pub down: Linear,
     /// Between the two.
@@ -131,12 +159,17 @@ impl Mlp {
         inner: i64,
         activation: Activation,
     ) -> Result<Self, WeightsError> {
-        Ok(Mlp { up: Linear::load(up, width, inner)?, down: Linear::load(down, inner, width)?, activation })
+        let (up, down) = (Linear::load(up, width, inner)?, Linear::load(down, inner, width)?);
+        Ok(Mlp { up, gate: None, down, activation })
     }
 
     /// `[.., W] -> [.., W]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.down.forward(&self.activation.forward(&self.up.forward(x)))
+        let activated = self.activation.forward(&self.up.forward(x));
+        match &self.gate {
+            Some(gate) => self.down.forward(&(activated * gate.forward(x))),
+            None => self.down.forward(&activated),
+        }
     }
 }
 
@@ -157,14 +190,25 @@ pub enum Mask<'a> {
 /// With `dropout`, a tensor `[B, H, Lq, Lk]` of zeros and `1 / (1 - p)`, the probabilities are multiplied by it (keyed
 /// dropout: the caller draws it); without, the fused kernel is used.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask, dropout: Option<&Tensor>) -> Tensor {
+    scaled_attention(q, k, v, 1.0 / (q.size()[3] as f64).sqrt(), mask, dropout)
+}
+
+/// [`attention`] with another factor than `1 / √D` on the scores (T5's is 1).
+pub fn scaled_attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    scale: f64,
+    mask: Mask,
+    dropout: Option<&Tensor>,
+) -> Tensor {
     let Some(dropout) = dropout else {
         return match mask {
-            Mask::None => Tensor::scaled_dot_product_attention::<&Tensor>(q, k, v, None, 0.0, false, None, false),
-            Mask::Causal => Tensor::scaled_dot_product_attention::<&Tensor>(q, k, v, None, 0.0, true, None, false),
-            Mask::Given(mask) => Tensor::scaled_dot_product_attention(q, k, v, Some(mask), 0.0, false, None, false),
+            Mask::None => Tensor::scaled_dot_product_attention::<&Tensor>(q, k, v, None, 0.0, false, scale, false),
+            Mask::Causal => Tensor::scaled_dot_product_attention::<&Tensor>(q, k, v, None, 0.0, true, scale, false),
+            Mask::Given(mask) => Tensor::scaled_dot_product_attention(q, k, v, Some(mask), 0.0, false, scale, false),
         };
     };
-    let scale = 1.0 / (q.size()[3] as f64).sqrt();
     let scores = q.matmul(&k.transpose(-2, -1)) * scale; // [B, H, Lq, Lk]
     let scores = match mask {
         Mask::None => scores,
@@ -176,6 +220,17 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask, dropout: Option
         Mask::Given(mask) => scores + mask,
     };
     (scores.softmax(-1, None) * dropout).matmul(v)
+}
+
+/// Cross-attention of lanes that share their image's keys: the lanes of an image are further queries of its one set.
+///
+/// `queries [lanes, L, W]`, keys and values `[B, H, N, D]` with `lanes` a multiple of `B`, a mask that broadcasts to
+/// `[B, H, .., N]` -> `[lanes, L, W]`.
+pub fn shared_attention(queries: &Tensor, keys: &Tensor, values: &Tensor, scale: f64, mask: Mask) -> Tensor {
+    let (lanes, length, width) = queries.size3().expect("[lanes, L, W]");
+    let (images, heads) = (keys.size()[0], keys.size()[1]);
+    let queries = split_heads(&queries.view([images, lanes / images * length, width]), heads);
+    merge_heads(&scaled_attention(&queries, keys, values, scale, mask, None)).view([lanes, length, width])
 }
 
 /// `[B, L, W] -> [B, H, L, D]`

@@ -1,14 +1,17 @@
-//! ViT, CLIP, BLIP, Q-Former, tokenisers, strict weights, generation.
+//! ViT, CLIP, BLIP, Q-Former, OPT, T5, tokenisers, strict weights, generation.
 
 pub mod blip;
 pub mod caption_text;
 pub mod clip;
 pub mod generate;
+pub mod language;
 pub mod layers;
+pub mod opt;
 pub mod patches;
 pub mod pre_norm;
 pub mod preprocessor;
 pub mod qformer;
+pub mod t5;
 pub mod tokenize;
 pub mod vit;
 pub mod weights;

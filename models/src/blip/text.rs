@@ -6,7 +6,8 @@ use tch::Tensor;
 use super::BlipTextConfig;
 use crate::generate::{KvCache, StepDecoder};
 use crate::layers::{
-    Activation, Embedding, LayerNorm, Linear, Mask, Mlp, attention, causal_padding_mask, merge_heads, split_heads,
+    Activation, Embedding, LayerNorm, Linear, Mask, Mlp, attention, causal_padding_mask, merge_heads, shared_attention,
+    split_heads,
 };
 use crate::pre_norm::split_qkv;
 use crate::weights::{Scope, WeightsError};
@@ -126,17 +127,11 @@ impl TextLayer {
         };
         let attended = self.attention_output.forward(&merge_heads(&attention(&q, &k, &v, mask, None)));
         let x = self.attention_norm.forward(&(attended + x));
-        let x = self.cross_norm.forward(&(self.cross_output.forward(&self.look(&x, image)) + &x));
+        let (keys, values) = image;
+        let scale = 1.0 / (keys.size()[3] as f64).sqrt();
+        let seen = shared_attention(&self.cross_query.forward(&x), keys, values, scale, Mask::None);
+        let x = self.cross_norm.forward(&(self.cross_output.forward(&seen) + &x));
         self.output_norm.forward(&(self.mlp.forward(&x) + &x))
-    }
-
-    /// Cross-attention: the lanes of an image are further queries of its one set of keys.
-    fn look(&self, x: &Tensor, (keys, values): &(Tensor, Tensor)) -> Tensor {
-        let (lanes, length, width) = x.size3().expect("[lanes, L, W]");
-        let images = keys.size()[0];
-        let queries = self.cross_query.forward(x).view([images, lanes / images * length, width]);
-        let seen = attention(&split_heads(&queries, self.heads), keys, values, Mask::None, None);
-        merge_heads(&seen).view([lanes, length, width])
     }
 }
 

@@ -1,0 +1,180 @@
+//! The frozen language models of stage 2 (arXiv 2301.12597 §3.3), behind one trait: OPT and T5.
+//!
+//! Visual tokens stand before the text's input embeddings. Training asks for the loss and its derivative by the visual
+//! tokens, and the graph ends there: the language model's weights take no gradient, and what trains before it goes on
+//! from that derivative. Generation asks for a [`StepDecoder`] that has seen the visual tokens and a prompt.
+//!
+//! Shapes: `B` batch, `Q` visual tokens, `L` text length, `T` target length, `W` width of the input embeddings.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+use crate::generate::StepDecoder;
+use crate::opt::Opt;
+use crate::t5::{T5, T5Gelu};
+use crate::tokenize::Tokenizer;
+use crate::weights::{WeightsError, read_json};
+
+mod counted;
+mod layerwise;
+
+pub(crate) use counted::counted_loss;
+pub(crate) use layerwise::{Walk, cut, pull_back};
+
+/// A target that does not count.
+pub const IGNORED: i64 = -100;
+
+/// The texts of a batch of images.
+pub struct Texts {
+    /// `[B, L]`, int64: what stands after the visual tokens (T5: in the encoder).
+    pub ids: Tensor,
+    /// `[B, L]`, int64: 1 for tokens, 0 for padding.
+    pub mask: Tensor,
+    /// Targets, int64, [`IGNORED`] where none is counted. OPT: `[B, L]`, in the places of `ids` (the shift is made
+    /// here; the last visual token predicts the first). T5: `[B, T]`, what the decoder is to say.
+    pub labels: Tensor,
+}
+
+/// What generation goes on from.
+pub struct Prompt {
+    /// `[B, P]`, int64. OPT: padded on the left, with BOS even where the prompt is empty. T5: padded on the right.
+    pub ids: Tensor,
+    /// `[B, P]`, int64: 1 for tokens, 0 for padding.
+    pub mask: Tensor,
+}
+
+/// How a loss is computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LossOptions {
+    /// Activation checkpointing: only the layers' inputs are kept, and each layer is computed again on the way back.
+    pub recompute: bool,
+    /// Whether the logits of all positions are wanted too.
+    pub probes: bool,
+}
+
+/// A batch's loss.
+pub struct LanguageLoss {
+    /// Cross-entropy summed over the counted targets, fp32, `[]`.
+    pub sum: Tensor,
+    /// Counted targets.
+    pub targets: i64,
+    /// `[B, Q, W]`: the derivative of `sum` by the visual tokens, in their kind.
+    pub gradient: Tensor,
+    /// fp32, OPT: `[B, Q + L, vocabulary]`; T5: `[B, T, vocabulary]`; as [`LossOptions::probes`] asks.
+    pub logits: Option<Tensor>,
+}
+
+/// A frozen language model.
+pub trait LanguageModel {
+    /// Of its input embeddings.
+    fn width(&self) -> i64;
+    /// Ids that it has embeddings for.
+    fn vocabulary(&self) -> i64;
+    /// The most positions of visual tokens and text together, where that is limited.
+    fn longest(&self) -> Option<i64>;
+    /// Where the weights are.
+    fn device(&self) -> Device;
+    /// The kind that it computes in.
+    fn kind(&self) -> Kind;
+    /// The loss of `texts` after `visual [B, Q, W]`, and its derivative by `visual`.
+    ///
+    /// # Panics
+    /// If the sequence exceeds [`longest`](LanguageModel::longest).
+    fn loss(&self, visual: &Tensor, texts: &Texts, options: LossOptions) -> LanguageLoss;
+    /// Goes on after `visual [B, Q, W]` and `prompt`, one lane per image at first, for up to `max_new_tokens`.
+    ///
+    /// The first step is fed [`start`](LanguageModel::start) in every lane. T5 begins with it; OPT's first logits come
+    /// from the prompt's last token and the id is only counted, as in transformers 4.31 with `inputs_embeds`. So the
+    /// lengths of [`Constraints`](crate::generate::Constraints) count this one id for both.
+    ///
+    /// # Panics
+    /// If the sequence could exceed [`longest`](LanguageModel::longest).
+    fn decoder<'a>(&'a self, visual: &Tensor, prompt: &Prompt, max_new_tokens: i64) -> Box<dyn StepDecoder + 'a>;
+    /// The id that begins every sequence.
+    fn start(&self) -> i64;
+    /// The id that fills sequences up.
+    fn pad(&self) -> i64;
+    /// The model's own end. (Captions by OPT end with the newline, which the caller chooses through
+    /// [`Ends`](crate::generate::Ends).)
+    fn eos(&self) -> i64;
+}
+
+/// Reads `config.json` and the weights of a Hugging Face folder; its `model_type` says which model it is.
+pub fn load(
+    folder: &Path,
+    device: Device,
+    kind: Kind,
+    t5_gelu: T5Gelu,
+) -> Result<Box<dyn LanguageModel>, WeightsError> {
+    let path = folder.join("config.json");
+    let config: Value = read_json(&path)?;
+    match config.get("model_type").and_then(Value::as_str) {
+        Some("opt") => Ok(Box::new(Opt::load(folder, device, kind)?)),
+        Some("t5") => Ok(Box::new(T5::load(folder, device, kind, t5_gelu)?)),
+        other => Err(config_error(
+            &path,
+            format!("model_type is {}, but a language model is \"opt\" or \"t5\"", named(other)),
+        )),
+    }
+}
+
+/// A model's own config out of `folder`'s `config.json`, whose `model_type` must be `expected`.
+pub(crate) fn read_config<T: DeserializeOwned>(folder: &Path, expected: &str) -> Result<T, WeightsError> {
+    let path = folder.join("config.json");
+    let config: Value = read_json(&path)?;
+    let found = config.get("model_type").and_then(Value::as_str);
+    if found != Some(expected) {
+        return Err(config_error(&path, format!("model_type is {}, expected {expected:?}", named(found))));
+    }
+    serde_json::from_value(config).map_err(|error| config_error(&path, error.to_string()))
+}
+
+fn named(model_type: Option<&str>) -> String {
+    model_type.map_or("not given".to_string(), |model_type| format!("{model_type:?}"))
+}
+
+fn config_error(path: &Path, reason: String) -> WeightsError {
+    WeightsError::Config { location: path.display().to_string(), reason }
+}
+
+/// A tokenizer of another vocabulary than the model's.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "the tokenizer does not belong to this language model: {reason}; take the tokenizer files of the same checkpoint"
+)]
+pub struct VocabularyMismatch {
+    /// What differs.
+    pub reason: String,
+}
+
+/// Errs if `tokenizer` gives ids that `model` has no embedding for, or names its special tokens otherwise.
+/// (Models may have more embeddings than tokens: their tables are rounded up.)
+pub fn check_tokenizer(tokenizer: &Tokenizer, model: &dyn LanguageModel) -> Result<(), VocabularyMismatch> {
+    let differs = |reason: String| Err(VocabularyMismatch { reason });
+    let (tokens, embeddings) = (tokenizer.vocab_size() as i64, model.vocabulary());
+    if tokens > embeddings {
+        return differs(format!("{tokens} tokens, but {embeddings} embeddings"));
+    }
+    if tokenizer.pad_id() != model.pad() {
+        return differs(format!(
+            "padding is id {} in the tokenizer and {} in the model",
+            tokenizer.pad_id(),
+            model.pad()
+        ));
+    }
+    match tokenizer.token_id(END) {
+        Some(id) if id == model.eos() => Ok(()),
+        found => differs(format!("{END} is id {found:?} in the tokenizer, but the model ends with {}", model.eos())),
+    }
+}
+
+/// The end of a text in OPT's and T5's vocabularies.
+const END: &str = "</s>";
+
+/// `mask [B, L]` of a text with the visual tokens before it, which all are visible: `[B, Q + L]`.
+pub(crate) fn with_visual(mask: &Tensor, queries: i64) -> Tensor {
+    Tensor::cat(&[Tensor::ones([mask.size()[0], queries], (mask.kind(), mask.device())), mask.shallow_clone()], 1)
+}
