@@ -20,6 +20,8 @@ use crate::weights::{WeightsError, read_json};
 
 mod counted;
 mod layerwise;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use counted::counted_loss;
 pub(crate) use layerwise::{Walk, cut, pull_back};
@@ -67,8 +69,19 @@ pub struct LanguageLoss {
     pub logits: Option<Tensor>,
 }
 
+/// How a language model takes texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// A decoder: the text goes on from the visual tokens.
+    Opt,
+    /// Encoder and decoder: the text's first part stands beside the visual tokens, its second is to be said.
+    T5,
+}
+
 /// A frozen language model.
-pub trait LanguageModel {
+pub trait LanguageModel: Send {
+    /// How it takes texts.
+    fn family(&self) -> Family;
     /// Of its input embeddings.
     fn width(&self) -> i64;
     /// Ids that it has embeddings for.

@@ -1,5 +1,7 @@
 //! ViT, CLIP, BLIP, Q-Former, OPT, T5, tokenisers, strict weights, generation.
 
+#[cfg(test)]
+mod arbitrary;
 pub mod blip;
 pub mod caption_text;
 pub mod clip;

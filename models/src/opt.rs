@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::generate::{KvCache, StepDecoder};
 use crate::language::{
-    LanguageLoss, LanguageModel, LossOptions, Prompt, Texts, Walk, counted_loss, cut, pull_back, read_config,
+    Family, LanguageLoss, LanguageModel, LossOptions, Prompt, Texts, Walk, counted_loss, cut, pull_back, read_config,
     with_visual,
 };
 use crate::layers::{
@@ -189,6 +189,10 @@ impl Opt {
 }
 
 impl LanguageModel for Opt {
+    fn family(&self) -> Family {
+        Family::Opt
+    }
+
     fn width(&self) -> i64 {
         self.config.embedding_width()
     }

@@ -11,7 +11,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::generate::{KvCache, StepDecoder};
 use crate::language::{
-    IGNORED, LanguageLoss, LanguageModel, LossOptions, Prompt, Texts, Walk, counted_loss, read_config, with_visual,
+    Family, IGNORED, LanguageLoss, LanguageModel, LossOptions, Prompt, Texts, Walk, counted_loss, read_config,
+    with_visual,
 };
 use crate::layers::{Activation, Embedding, Linear, Mask, causal_padding_mask, padding_mask};
 use crate::weights::{Scope, Weights, WeightsError};
@@ -206,6 +207,10 @@ impl T5 {
 }
 
 impl LanguageModel for T5 {
+    fn family(&self) -> Family {
+        Family::T5
+    }
+
     fn width(&self) -> i64 {
         self.config.d_model
     }
@@ -324,5 +329,26 @@ impl StepDecoder for T5Decoder<'_> {
 
     fn reorder(&mut self, lanes: &Tensor) {
         self.caches.iter_mut().for_each(|cache| cache.reorder(lanes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gelu_is_the_configs_or_lavis() {
+        let activation = |feed_forward_proj: &str, dense_act_fn: Option<&str>, gelu| {
+            let config = T5Config {
+                feed_forward_proj: feed_forward_proj.into(),
+                dense_act_fn: dense_act_fn.map(str::to_string),
+                ..T5Config::default()
+            };
+            config.feed_forward(gelu).unwrap().activation
+        };
+        assert_eq!(activation("gated-gelu", None, T5Gelu::Config), Activation::GeluTanh);
+        assert_eq!(activation("gated-gelu", Some("gelu_new"), T5Gelu::Lavis), Activation::Gelu);
+        assert_eq!(activation("gated-gelu", Some("gelu"), T5Gelu::Config), Activation::Gelu);
+        assert_eq!(activation("relu", None, T5Gelu::Lavis), Activation::Relu);
     }
 }

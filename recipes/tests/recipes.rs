@@ -90,7 +90,8 @@ fn an_unknown_key_is_named_with_its_place() {
     let text = error.to_string();
     assert!(text.starts_with("run.yaml:19:3: "), "{text}");
     assert!(
-        text.contains("batchsize") && text.contains("one of image_encoder, image_size, tokenizer, qformer, init, batch, steps"),
+        text.contains("batchsize")
+            && text.contains("one of image_encoder, image_size, tokenizer, qformer, init, batch, steps"),
         "names the key and what was expected: {text}"
     );
     assert!(!text.contains('\n'), "one line: {text}");

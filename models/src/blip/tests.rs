@@ -1,31 +1,6 @@
-use std::cell::Cell;
-
 use super::*;
+use crate::arbitrary::Arbitrary;
 use crate::weights::TensorSource;
-
-/// Pseudo-random values for whatever is declared.
-#[derive(Default)]
-struct Arbitrary {
-    taken: Cell<i64>,
-}
-
-impl TensorSource for Arbitrary {
-    fn tensor(&self, _: &str, shape: &[i64]) -> Result<Tensor, WeightsError> {
-        self.taken.set(self.taken.get() + 1);
-        let count: i64 = shape.iter().product();
-        let ramp = Tensor::arange(count, (Kind::Double, Device::Cpu)) + (self.taken.get() * 1000) as f64;
-        let values = ((ramp * 12.9898).sin() * 43758.5453).frac() - 0.25;
-        Ok(values.to_kind(Kind::Float).reshape(shape))
-    }
-
-    fn has(&self, name: &str) -> bool {
-        name.ends_with("qkv.weight") || name.ends_with("projection.weight")
-    }
-
-    fn tied(&self, _: &str, _: &str, _: &Tensor) -> Result<(), WeightsError> {
-        Ok(())
-    }
-}
 
 fn tiny() -> Blip {
     let text = BlipTextConfig {
@@ -48,7 +23,7 @@ fn tiny() -> Blip {
         patch_size: 8,
         ..BlipVisionConfig::default()
     };
-    let source = Arbitrary::default();
+    let source = Arbitrary::new(&["qkv.weight", "projection.weight"]);
     let scope = Scope::root(&source);
     Blip {
         vision_model: VisionEncoder::load(&scope.sub("vision_model"), &vision).unwrap(),
@@ -59,7 +34,7 @@ fn tiny() -> Blip {
 
 fn images(count: i64) -> Tensor {
     let shape = [count, 3, 16, 16];
-    Arbitrary::default().tensor("pixels", &shape).unwrap()
+    Arbitrary::new(&[]).tensor("pixels", &shape).unwrap()
 }
 
 /// Captions of an image share its keys and are computed beside other images; neither may show.
