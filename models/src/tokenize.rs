@@ -216,6 +216,14 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// The first token of this tokenizer, by id, that `other` lacks or gives another id; and its id here.
+    pub fn first_difference(&self, other: &Tokenizer) -> Option<(String, i64)> {
+        let mut tokens: Vec<(String, i64)> =
+            self.inner.get_vocab(true).into_iter().map(|(token, id)| (token, i64::from(id))).collect();
+        tokens.sort_by_key(|(_, id)| *id);
+        tokens.into_iter().find(|(token, id)| other.token_id(token) != Some(*id))
+    }
+
     fn from_json_file_with(path: &Path, settings: &Settings) -> Result<Self, TokenizerError> {
         let mut inner: tokenizers::Tokenizer =
             serde_json::from_str(&read(path)?).map_err(|error| file_error(path, error.to_string()))?;

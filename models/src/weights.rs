@@ -246,6 +246,32 @@ impl Weights {
         Ok(renamed)
     }
 
+    /// Where tensors arrive.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The names of all tensors, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The shape in which `name` is stored.
+    pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
+        self.entries.get(name).map(Entry::shape)
+    }
+
+    /// These tensors and `others`, such as those of a file beside the model's; a name in both is an error.
+    pub fn with(mut self, others: Weights) -> Result<Self, WeightsError> {
+        let Weights { location, entries, .. } = others;
+        for (name, entry) in entries {
+            let origin =
+                if let Entry::Stored { file, .. } = &entry { file.display().to_string() } else { location.clone() };
+            self.insert(name, entry, &origin)?;
+        }
+        Ok(self)
+    }
+
     /// The top scope.
     pub fn root(&self) -> Scope<'_> {
         Scope::root(self)

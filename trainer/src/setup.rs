@@ -64,6 +64,7 @@ impl Setup {
             num_query_token: sizes.num_query_token.into(),
             embed_dim: sizes.embed_dim.into(),
             pad_token_id: texts.tokenizer.pad_id(),
+            ln_vision_eps: QFormerConfig::LN_VISION_EPS,
         };
         if stage1.max_text_length > sizes.max_position_embeddings {
             let (length, positions) = (stage1.max_text_length, sizes.max_position_embeddings);

@@ -22,6 +22,7 @@ fn config() -> QFormerConfig {
         num_query_token: 4,
         embed_dim: 16,
         pad_token_id: 0,
+        ln_vision_eps: QFormerConfig::LN_VISION_EPS,
     }
 }
 

@@ -45,6 +45,7 @@ fn config(dropout: f64) -> QFormerConfig {
         num_query_token: 4,
         embed_dim: 16,
         pad_token_id: 0,
+        ln_vision_eps: QFormerConfig::LN_VISION_EPS,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::weights::{Scope, TensorSource, Weights, WeightsError};
 
 use super::bert::{Bert, Sides};
 use super::parameters::Recorder;
-use super::{Dropout, Initialiser, LN_VISION_EPS, Parameters, QFormer, QFormerConfig};
+use super::{Dropout, Initialiser, Parameters, QFormer, QFormerConfig};
 
 /// The projection's name in LAVIS' checkpoints: by the kind of language model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,14 +84,14 @@ impl Bridge {
         Self::load(&Grafted { stage1: stage1.parameters(), projection: projection.name(), drawn }, &config)
     }
 
-    fn load(source: &dyn TensorSource, config: &BridgeConfig) -> Result<Self, WeightsError> {
+    pub(super) fn load(source: &dyn TensorSource, config: &BridgeConfig) -> Result<Self, WeightsError> {
         let BridgeConfig { qformer, projection, language_width } = config;
         qformer.validate()?;
         let trainable = Recorder::new(source);
         let root = Scope::root(&trainable);
         let hidden = qformer.hidden_size;
         let query_tokens = root.tensor("query_tokens", &[1, qformer.num_query_token, hidden])?;
-        let ln_vision = LayerNorm::load(&root.sub("ln_vision"), qformer.encoder_width, LN_VISION_EPS)?;
+        let ln_vision = LayerNorm::load(&root.sub("ln_vision"), qformer.encoder_width, qformer.ln_vision_eps)?;
         let bert = Bert::load(&root.sub("Qformer.bert"), qformer, Sides::Queries)?;
         let projection = Linear::load(&root.sub(projection.name()), hidden, *language_width)?;
         let parameters = trainable.into_parameters();

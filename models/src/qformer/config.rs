@@ -41,11 +41,16 @@ pub struct QFormerConfig {
     /// Id of the padding token.
     #[serde(default)]
     pub pad_token_id: i64,
+    /// Epsilon of `ln_vision`: PyTorch's default in LAVIS, the image encoder's in Hugging Face's models.
+    #[serde(default = "default_ln_vision_eps")]
+    pub ln_vision_eps: f64,
 }
 
 impl QFormerConfig {
     /// BERT's activation; the Q-Former knows no other.
     pub(super) const ACTIVATION: Activation = Activation::Gelu;
+    /// Epsilon of `ln_vision` in LAVIS: PyTorch's default.
+    pub const LN_VISION_EPS: f64 = 1e-5;
 
     /// Whether block `layer` looks at the image.
     pub fn has_cross_attention(&self, layer: i64) -> bool {
@@ -90,6 +95,10 @@ fn config_error(reason: String) -> WeightsError {
 
 fn default_layer_norm_eps() -> f64 {
     1e-12
+}
+
+fn default_ln_vision_eps() -> f64 {
+    QFormerConfig::LN_VISION_EPS
 }
 
 fn default_initializer_range() -> f64 {

@@ -12,12 +12,15 @@
 //! `E` width of the contrastive projections.
 
 mod bert;
+mod bert_init;
 mod bridge;
 mod config;
 mod dropout;
+pub mod foreign;
 mod generate;
 mod init;
 pub mod masks;
+pub mod names;
 mod parameters;
 #[cfg(test)]
 mod tests;
@@ -36,8 +39,6 @@ pub use generate::Captioning;
 pub use init::Initialiser;
 pub use parameters::Parameters;
 
-/// Epsilon of `ln_vision`, PyTorch's default for a LayerNorm.
-const LN_VISION_EPS: f64 = 1e-5;
 /// Epsilon of PyTorch's `normalize`.
 const NORMALIZE_EPS: f64 = 1e-12;
 
@@ -93,7 +94,7 @@ impl QFormer {
         let (hidden, embed) = (config.hidden_size, config.embed_dim);
         let query_tokens = root.tensor("query_tokens", &[1, config.num_query_token, hidden])?;
         let temp = root.tensor("temp", &[])?;
-        let ln_vision = LayerNorm::load(&root.sub("ln_vision"), config.encoder_width, LN_VISION_EPS)?;
+        let ln_vision = LayerNorm::load(&root.sub("ln_vision"), config.encoder_width, config.ln_vision_eps)?;
         let bert = Bert::load(&root.sub("Qformer.bert"), config, Sides::Both)?;
         let cls = LanguageHead::load(&root.sub("Qformer.cls.predictions"), config, bert.word_embeddings())?;
         let vision_proj = Linear::load(&root.sub("vision_proj"), hidden, embed)?;

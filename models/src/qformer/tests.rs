@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::*;
 
-fn config() -> QFormerConfig {
+pub(super) fn config() -> QFormerConfig {
     QFormerConfig {
         vocab_size: 20,
         hidden_size: 8,
@@ -21,11 +21,25 @@ fn config() -> QFormerConfig {
         num_query_token: 3,
         embed_dim: 4,
         pad_token_id: 0,
+        ln_vision_eps: QFormerConfig::LN_VISION_EPS,
     }
 }
 
-fn model() -> QFormer {
+pub(super) fn model() -> QFormer {
     QFormer::init(&config(), 7, Device::Cpu).expect("a valid config")
+}
+
+/// A model's tensors by name.
+pub(super) fn saved(model: &QFormer) -> BTreeMap<String, Tensor> {
+    model.parameters().iter().map(|(name, tensor)| (name.to_string(), tensor.detach())).collect()
+}
+
+/// Whether two models have the same tensors, to the bit.
+pub(super) fn assert_same(one: &QFormer, other: &QFormer) {
+    assert_eq!(one.parameters().len(), other.parameters().len());
+    for ((name, a), (other_name, b)) in one.parameters().iter().zip(other.parameters().iter()) {
+        assert!(name == other_name && a.equal(b), "{name}");
+    }
 }
 
 fn text() -> (Tensor, Tensor) {
@@ -59,8 +73,7 @@ fn initial_weights_follow_the_seed_alone() {
 #[test]
 fn saved_parameters_load_again_and_a_surplus_tensor_is_refused() {
     let model = model();
-    let mut saved: BTreeMap<String, Tensor> =
-        model.parameters().iter().map(|(name, tensor)| (name.to_string(), tensor.detach())).collect();
+    let mut saved = saved(&model);
     let weights = Weights::from_tensors(saved.clone_shallow(), "saved", Device::Cpu, Kind::Float).expect("plain");
     let again = QFormer::from_weights(&weights, &config()).expect("complete");
     assert_eq!(again.parameters().count(), model.parameters().count());
@@ -69,7 +82,7 @@ fn saved_parameters_load_again_and_a_surplus_tensor_is_refused() {
     assert!(matches!(QFormer::from_weights(&weights, &config()), Err(WeightsError::Extra { .. })));
 }
 
-trait CloneShallow {
+pub(super) trait CloneShallow {
     fn clone_shallow(&self) -> Self;
 }
 
