@@ -13,7 +13,7 @@ use crate::generate::{self, BeamOptions, Beams, Constraints, Ends, SamplingOptio
 use crate::layers::{Activation, LayerNorm, Mask};
 use crate::patches::{PatchEmbedding, PatchLayout};
 use crate::pre_norm::{BlockShape, PreNormBlock};
-use crate::weights::{Scope, Weights, WeightsError, read_json};
+use crate::weights::{Scope, Weights, WeightsError, parameter_count, read_json};
 
 mod text;
 
@@ -176,12 +176,22 @@ impl Blip {
 
     /// Takes the model out of `weights`, all of which must be used.
     pub fn from_weights(weights: &Weights, config: BlipConfig) -> Result<Self, WeightsError> {
-        let scope = weights.root();
+        let model = Blip::from_scope(&weights.root(), config)?;
+        weights.finish()?;
+        Ok(model)
+    }
+
+    /// Takes the model out of `scope`.
+    pub fn from_scope(scope: &Scope, config: BlipConfig) -> Result<Self, WeightsError> {
         let vision_model = VisionEncoder::load(&scope.sub("vision_model"), &config.vision_config)?;
         let width = config.vision_config.hidden_size;
         let text_decoder = TextDecoder::load(&scope.sub("text_decoder"), &config.text_config, width)?;
-        weights.finish()?;
         Ok(Blip { config, vision_model, text_decoder })
+    }
+
+    /// Parameters of a model of `config`.
+    pub fn parameter_count(config: &BlipConfig) -> Result<i64, WeightsError> {
+        parameter_count(|scope| Blip::from_scope(scope, config.clone()))
     }
 
     /// The longest caption with BOS and prompt that the position embedding allows.

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use crate::layers::{Activation, Embedding, LayerNorm, Linear, Mask, causal_padding_mask};
 use crate::patches::{PatchEmbedding, PatchLayout};
 use crate::pre_norm::{BlockShape, PreNormBlock};
-use crate::weights::{Scope, Weights, WeightsError, read_json};
+use crate::weights::{Scope, Weights, WeightsError, parameter_count, read_json};
 
 /// `config.json`; absent fields have Hugging Face's defaults.
 #[derive(Debug, Clone, Deserialize)]
@@ -245,15 +245,25 @@ impl Clip {
 
     /// Takes the model out of `weights`, all of which must be used.
     pub fn from_weights(weights: &Weights, config: ClipConfig) -> Result<Self, WeightsError> {
-        let scope = weights.root();
+        let model = Clip::from_scope(&weights.root(), config)?;
+        weights.finish()?;
+        Ok(model)
+    }
+
+    /// Takes the model out of `scope`.
+    pub fn from_scope(scope: &Scope, config: ClipConfig) -> Result<Self, WeightsError> {
         let (text, vision, shared) = (&config.text_config, &config.vision_config, config.projection_dim);
         let text_model = ClipText::load(&scope.sub("text_model"), text)?;
         let vision_model = ClipImage::load(&scope.sub("vision_model"), vision)?;
         let text_projection = Linear::load_without_bias(&scope.sub("text_projection"), text.hidden_size, shared)?;
         let visual_projection = Linear::load_without_bias(&scope.sub("visual_projection"), vision.hidden_size, shared)?;
         let _ = scope.tensor("logit_scale", &[])?; // scales all similarities alike: no rank depends on it
-        weights.finish()?;
         Ok(Clip { config, text_model, vision_model, text_projection, visual_projection })
+    }
+
+    /// Parameters of a model of `config`.
+    pub fn parameter_count(config: &ClipConfig) -> Result<i64, WeightsError> {
+        parameter_count(|scope| Clip::from_scope(scope, config.clone()))
     }
 
     /// `pixels [B, 3, S, S] -> [B, E]`, not normalised.
@@ -280,4 +290,32 @@ pub fn unit(embeds: &Tensor) -> Tensor {
     let embeds = embeds.to_kind(Kind::Float);
     let norm = embeds.norm_scalaropt_dim(2, [-1i64], true);
     embeds / norm
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `CLIPConfig(projection_dim=768, text_config=dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12),
+    /// vision_config=dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, patch_size=14))`
+    /// on the meta device: `sum(p.numel() for p in CLIPModel(config).parameters())` (transformers 5.17).
+    #[test]
+    fn clip_large_has_as_many_parameters_as_in_transformers() {
+        let text_config = ClipTextConfig {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_attention_heads: 12,
+            ..ClipTextConfig::default()
+        };
+        let vision_config = ClipVisionConfig {
+            hidden_size: 1024,
+            intermediate_size: 4096,
+            num_hidden_layers: 24,
+            num_attention_heads: 16,
+            patch_size: 14,
+            ..ClipVisionConfig::default()
+        };
+        let config = ClipConfig { text_config, vision_config, projection_dim: 768 };
+        assert_eq!(Clip::parameter_count(&config).unwrap(), 427_616_513);
+    }
 }

@@ -34,11 +34,19 @@ impl Linear {
         Ok(Linear { weight: scope.tensor("weight", &[outputs, inputs])?, bias: None })
     }
 
-    /// Stacks layers of the same input, so that one product serves them all: `[Σ out, in]`.
-    pub fn stacked(layers: &[Linear]) -> Self {
-        let weights: Vec<&Tensor> = layers.iter().map(|layer| &layer.weight).collect();
-        let biases: Option<Vec<&Tensor>> = layers.iter().map(|layer| layer.bias.as_ref()).collect();
-        Linear { weight: Tensor::cat(&weights, 0), bias: biases.map(|biases| Tensor::cat(&biases, 0)) }
+    /// Takes the layers `names` of `scope`, each `inputs -> outputs`, as one whose product serves them all:
+    /// `weight [names · out, in]`.
+    pub fn load_stacked(
+        scope: &Scope,
+        names: &[&str],
+        inputs: i64,
+        outputs: i64,
+        biased: bool,
+    ) -> Result<Self, WeightsError> {
+        let each = |tensor: &str| names.iter().map(|name| format!("{name}.{tensor}")).collect::<Vec<_>>();
+        let weight = scope.stacked(&each("weight"), &[outputs, inputs])?;
+        let bias = biased.then(|| scope.stacked(&each("bias"), &[outputs])).transpose()?;
+        Ok(Linear { weight, bias })
     }
 
     /// `[.., in] -> [.., out]`
@@ -260,6 +268,7 @@ pub fn causal_padding_mask(mask: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::Weights;
     use tch::Device;
 
     fn random(shape: &[i64]) -> Tensor {
@@ -295,11 +304,20 @@ mod tests {
 
     #[test]
     fn stacked_layers_compute_what_each_does() {
-        let layer = |outputs| Linear { weight: random(&[outputs, 4]), bias: Some(random(&[outputs])) };
-        let (a, b) = (layer(3), layer(2));
+        let tensors = ["a.weight", "a.bias", "b.weight", "b.bias"].map(|name| {
+            let shape: &[i64] = if name.ends_with("bias") { &[3] } else { &[3, 4] };
+            (name.to_string(), random(shape))
+        });
         let x = random(&[7, 4]);
-        let both = Tensor::cat(&[a.forward(&x), b.forward(&x)], 1);
-        assert!(Linear::stacked(&[a, b]).forward(&x).allclose(&both, 1e-9, 1e-12, false));
+        let load = |take: fn(&Scope) -> Result<Linear, WeightsError>| {
+            let tensors = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+            let weights = Weights::from_tensors(tensors, "case", Device::Cpu, Kind::Double).expect("four names");
+            take(&weights.root()).expect("declared as stored").forward(&x)
+        };
+        let a = load(|scope| Linear::load(&scope.sub("a"), 4, 3));
+        let b = load(|scope| Linear::load(&scope.sub("b"), 4, 3));
+        let both = load(|scope| Linear::load_stacked(scope, &["a", "b"], 4, 3, true));
+        assert!(both.allclose(&Tensor::cat(&[a, b], 1), 1e-9, 1e-12, false));
     }
 
     #[test]

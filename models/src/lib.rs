@@ -13,6 +13,7 @@ pub mod patches;
 pub mod pre_norm;
 pub mod preprocessor;
 pub mod qformer;
+pub mod source;
 pub mod t5;
 pub mod tokenize;
 pub mod vit;

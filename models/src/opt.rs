@@ -274,11 +274,11 @@ impl OptLayer {
         let (width, inner) = (config.hidden_size, config.ffn_dim);
         let linear =
             |name: &str, inputs, outputs| Linear::load_biased(&scope.sub(name), inputs, outputs, config.enable_bias);
-        let part = |name: &str| linear(&format!("self_attn.{name}"), width, width);
+        let own = scope.sub("self_attn");
         Ok(OptLayer {
             self_attn_layer_norm: LayerNorm::load(&scope.sub("self_attn_layer_norm"), width, EPS)?,
-            qkv: Linear::stacked(&[part("q_proj")?, part("k_proj")?, part("v_proj")?]),
-            out_proj: part("out_proj")?,
+            qkv: Linear::load_stacked(&own, &["q_proj", "k_proj", "v_proj"], width, width, config.enable_bias)?,
+            out_proj: linear("self_attn.out_proj", width, width)?,
             final_layer_norm: LayerNorm::load(&scope.sub("final_layer_norm"), width, EPS)?,
             mlp: Mlp {
                 up: linear("fc1", width, inner)?,

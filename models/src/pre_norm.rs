@@ -40,7 +40,7 @@ impl PreNormBlock {
         let qkv = if own.has("qkv.weight") {
             Linear::load(&own.sub("qkv"), width, 3 * width)?
         } else {
-            Linear::stacked(&[part("q_proj")?, part("k_proj")?, part("v_proj")?])
+            Linear::load_stacked(&own, &["q_proj", "k_proj", "v_proj"], width, width, true)?
         };
         let projection = part(if own.has("projection.weight") { "projection" } else { "out_proj" })?;
         let layer_norm2 = LayerNorm::load(&scope.sub("layer_norm2"), width, eps)?;

@@ -1,18 +1,21 @@
-//! Strict weights: tensors by checkpoint name out of safetensors files.
+//! Strict weights: tensors by checkpoint name.
 //!
 //! A model declares every tensor that it has, by the checkpoint's own name and with its shape, and takes it from a
 //! [`TensorSource`] through a [`Scope`] (a name prefix, so that a checkpoint path is a code path). [`Weights`] is the
-//! source that reads files: a missing, surplus, duplicate or misshapen tensor is an error that names it, its file and
-//! the shapes; nothing is ever initialised silently. Sources that initialise or count walk the same declarations.
-//!
-//! Format: <https://github.com/huggingface/safetensors>; shards as `model.safetensors.index.json` lists them.
+//! source that reads files (safetensors, PyTorch's pickles, shards of either): a missing, surplus, duplicate or
+//! misshapen tensor is an error that names it, its file and the shapes; nothing is ever initialised silently. Sources
+//! that initialise or count ([`parameter_count`]) walk the same declarations.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+mod checkpoint;
+mod counter;
+mod error;
+mod layout;
+mod pickle;
+mod safetensors;
+mod scope;
+mod stored;
 
+<<<<<<< HEAD
 use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -487,6 +490,13 @@ fn io_error(path: &Path, source: std::io::Error) -> WeightsError {
 fn format_error(path: &Path, reason: String) -> WeightsError {
     WeightsError::Format { path: path.to_path_buf(), reason }
 }
+=======
+pub use checkpoint::{Weights, read_json, read_tensors};
+pub use counter::{Counter, parameter_count};
+pub use error::WeightsError;
+pub(crate) use layout::{WEIGHT_FILES, WeightFile, shards};
+pub use scope::{Scope, TensorSource};
+>>>>>>> 3ed8989 (weights: pickles, shards of either format, mapped files; counting without allocating; sources: folders, URLs, the Hub)
 
 #[cfg(test)]
 mod tests;

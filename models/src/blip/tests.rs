@@ -24,12 +24,8 @@ fn tiny() -> Blip {
         ..BlipVisionConfig::default()
     };
     let source = Arbitrary::new(&["qkv.weight", "projection.weight"]);
-    let scope = Scope::root(&source);
-    Blip {
-        vision_model: VisionEncoder::load(&scope.sub("vision_model"), &vision).unwrap(),
-        text_decoder: TextDecoder::load(&scope.sub("text_decoder"), &text, vision.hidden_size).unwrap(),
-        config: BlipConfig { text_config: text, vision_config: vision },
-    }
+    let config = BlipConfig { text_config: text, vision_config: vision };
+    Blip::from_scope(&Scope::root(&source), config).unwrap()
 }
 
 fn images(count: i64) -> Tensor {
@@ -79,4 +75,20 @@ fn captions_longer_than_the_position_embedding_are_refused() {
     let blip = tiny();
     let states = blip.encode_images(&images(1));
     let _ = blip.greedy(&states, &[], &Constraints { min_length: 0, max_length: 13, repetition_penalty: 1.0 });
+}
+
+/// `BlipConfig(vision_config=dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096),
+/// text_config=dict(encoder_hidden_size=1024))`, which is `Salesforce/blip-image-captioning-large`, on the meta device:
+/// `sum(p.numel() for p in BlipForConditionalGeneration(config).parameters())` (transformers 5.17).
+#[test]
+fn blip_large_has_as_many_parameters_as_in_transformers() {
+    let vision_config = BlipVisionConfig {
+        hidden_size: 1024,
+        intermediate_size: 4096,
+        num_hidden_layers: 24,
+        num_attention_heads: 16,
+        ..BlipVisionConfig::default()
+    };
+    let config = BlipConfig { text_config: BlipTextConfig::default(), vision_config };
+    assert_eq!(Blip::parameter_count(&config).unwrap(), 446_290_492);
 }

@@ -89,11 +89,7 @@ impl TextLayer {
         let linear = |scope: &Scope, name: &str, inputs| Linear::load(&scope.sub(name), inputs, width);
         let norm = |scope: &Scope| LayerNorm::load(&scope.sub("output.LayerNorm"), width, eps);
         Ok(TextLayer {
-            attention_qkv: Linear::stacked(&[
-                linear(&own, "self.query", width)?,
-                linear(&own, "self.key", width)?,
-                linear(&own, "self.value", width)?,
-            ]),
+            attention_qkv: Linear::load_stacked(&own, &["self.query", "self.key", "self.value"], width, width, true)?,
             attention_output: linear(&own, "output.dense", width)?,
             attention_norm: norm(&own)?,
             cross_query: linear(&cross, "self.query", width)?,

@@ -28,7 +28,7 @@ mod tests;
 use tch::{Device, Kind, Tensor};
 
 use crate::layers::{LayerNorm, Linear};
-use crate::weights::{Scope, TensorSource, Weights, WeightsError};
+use crate::weights::{Scope, TensorSource, Weights, WeightsError, parameter_count};
 
 use bert::{Bert, LanguageHead, Pass, Sides};
 pub use bert::{ImageMemory, KeyValues};
@@ -88,9 +88,19 @@ impl QFormer {
     }
 
     fn load(source: &dyn TensorSource, config: &QFormerConfig) -> Result<Self, WeightsError> {
-        config.validate()?;
         let trainable = parameters::Recorder::new(source);
-        let root = Scope::root(&trainable);
+        let model = Self::from_scope(&Scope::root(&trainable), config)?;
+        Ok(QFormer { parameters: trainable.into_parameters(), ..model })
+    }
+
+    /// Parameters of a model of `config`.
+    pub fn parameter_count(config: &QFormerConfig) -> Result<i64, WeightsError> {
+        parameter_count(|scope| Self::from_scope(scope, config))
+    }
+
+    /// Takes the tensors out of `root`; none is recorded as a parameter.
+    fn from_scope(root: &Scope, config: &QFormerConfig) -> Result<Self, WeightsError> {
+        config.validate()?;
         let (hidden, embed) = (config.hidden_size, config.embed_dim);
         let query_tokens = root.tensor("query_tokens", &[1, config.num_query_token, hidden])?;
         let temp = root.tensor("temp", &[])?;
@@ -101,7 +111,7 @@ impl QFormer {
         let text_proj = Linear::load(&root.sub("text_proj"), hidden, embed)?;
         let itm_head = Linear::load(&root.sub("itm_head"), hidden, 2)?;
         let config = config.clone();
-        let parameters = trainable.into_parameters();
+        let parameters = Parameters::default();
         Ok(QFormer { config, parameters, query_tokens, temp, ln_vision, bert, cls, vision_proj, text_proj, itm_head })
     }
 

@@ -7,6 +7,7 @@ use tch::Tensor;
 use crate::weights::{TensorSource, WeightsError};
 
 /// Named leaves of the autograd graph, in declaration order.
+#[derive(Default)]
 pub struct Parameters(Vec<(String, Tensor)>);
 
 impl Parameters {

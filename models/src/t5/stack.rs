@@ -113,11 +113,11 @@ impl Block {
             |scope: &Scope, name: &str, inputs, outputs| Linear::load_without_bias(&scope.sub(name), inputs, outputs);
         let heads = config.num_heads;
         let own = scope.sub("layer.0");
-        let part = |name: &str| linear(&own, &format!("SelfAttention.{name}"), width, inner);
+        let attention = own.sub("SelfAttention");
         let own = SelfAttention {
             layer_norm: norm(&own.sub("layer_norm"), config)?,
-            qkv: Linear::stacked(&[part("q")?, part("k")?, part("v")?]),
-            o: linear(&own, "SelfAttention.o", inner, width)?,
+            qkv: Linear::load_stacked(&attention, &["q", "k", "v"], width, inner, false)?,
+            o: linear(&attention, "o", inner, width)?,
             heads,
         };
         let cross = scope.sub("layer.1");

@@ -1,5 +1,9 @@
-use super::*;
+use std::path::Path;
+
 use tch::Device::Cpu;
+use tch::{Kind, Tensor};
+
+use super::*;
 
 fn ramp(shape: &[i64]) -> Tensor {
     let count: i64 = shape.iter().product();
@@ -89,7 +93,9 @@ fn an_index_that_disagrees_with_its_shards_is_refused() {
         (r#"{"a": "two.safetensors", "b": "one.safetensors"}"#, "a is not in two.safetensors"),
         (r#"{"a": "one.safetensors", "c": "two.safetensors"}"#, "c is not in two.safetensors"),
         (r#"{"a": "../one.safetensors"}"#, "plain file name"),
-        (r#"{"a": "three.safetensors"}"#, "three.safetensors"),
+        (r#"{"a": "three.safetensors"}"#, "a is in"),
+        (r#"{"a": "three.safetensors"}"#, "three.safetensors, which is not there"),
+        (r#"{"a": "one.safetensors", "b": "one.safetensors"}"#, "b is not in one.safetensors"),
     ] {
         sharded(folder.path(), map);
         let text = message(open(folder.path()));
@@ -103,7 +109,99 @@ fn a_tensor_in_two_shards_is_refused() {
     sharded(folder.path(), r#"{"a": "one.safetensors", "b": "two.safetensors"}"#);
     write(&folder.path().join("two.safetensors"), &[("a", ramp(&[2])), ("b", ramp(&[3]))]);
     let text = message(open(folder.path()));
-    assert!(text.contains("one.safetensors") && text.contains("two.safetensors"), "{text}");
+    for part in ["tensor a", "one.safetensors", "two.safetensors"] {
+        assert!(text.contains(part), "{part:?} not in {text:?}");
+    }
+}
+
+#[test]
+fn shards_may_be_pickles() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("src/weights/fixtures").join(name);
+    std::fs::copy(fixture("lavis.pth"), folder.path().join("pytorch_model-00001-of-00001.bin")).unwrap();
+    let map = r#"{"weight": "pytorch_model-00001-of-00001.bin", "bias": "pytorch_model-00001-of-00001.bin"}"#;
+    std::fs::write(folder.path().join("pytorch_model.bin.index.json"), format!(r#"{{"weight_map": {map}}}"#)).unwrap();
+    let weights = open(folder.path()).unwrap();
+    assert_eq!(weights.root().tensor("weight", &[1, 2]).unwrap().size(), [1, 2]);
+    assert!(weights.root().has("bias"));
+}
+
+#[test]
+fn a_folder_is_searched_in_hugging_faces_order_and_then_for_open_clips_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = |name: &str| write(&folder.path().join(name), &[(name, ramp(&[1]))]);
+    for name in ["open_clip_pytorch_model.bin", "open_clip_model.safetensors", "pytorch_model.bin", "model.safetensors"]
+    {
+        one(name); // the content tells the format
+        assert!(open(folder.path()).unwrap().names().eq([name]));
+    }
+}
+
+/// A shard that is still being copied.
+#[test]
+fn a_truncated_shard_names_file_tensor_and_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    sharded(folder.path(), r#"{"a": "one.safetensors", "b": "two.safetensors"}"#);
+    let path = folder.path().join("two.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+    let text = message(open(folder.path()));
+    for part in ["tensor b", "two.safetensors", "12 bytes", "holds 7", "truncated"] {
+        assert!(text.contains(part), "{part:?} not in {text:?}");
+    }
+}
+
+#[test]
+fn a_git_lfs_pointer_is_called_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n").unwrap();
+    assert!(message(open(folder.path())).contains("git lfs pull"));
+}
+
+/// Bytes of `path` that are in this process' memory.
+fn resident_bytes(path: &Path) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").expect("Linux");
+    let mut lines = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+    let resident = lines.find_map(|line| line.strip_prefix("Rss:")).expect("it is mapped");
+    resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// A file of 64 GiB, most of it a hole: what isn't taken isn't read, and what was read doesn't stay.
+#[test]
+fn of_a_large_file_only_the_tensor_at_hand_is_in_memory() {
+    const LARGE: u64 = 64 << 30;
+    const SMALL: u64 = 32 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let ends = [LARGE, LARGE + SMALL, LARGE + 2 * SMALL];
+    let header = format!(
+        r#"{{"large": {{"dtype": "U8", "shape": [{LARGE}], "data_offsets": [0, {}]}},
+            "a": {{"dtype": "U8", "shape": [{SMALL}], "data_offsets": [{}, {}]}},
+            "b": {{"dtype": "U8", "shape": [{SMALL}], "data_offsets": [{}, {}]}}}}"#,
+        ends[0], ends[0], ends[1], ends[1], ends[2]
+    );
+    std::fs::write(&path, [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(8 + header.len() as u64 + ends[2]).unwrap();
+    let weights = open(folder.path()).unwrap();
+    for name in ["a", "b"] {
+        assert_eq!(weights.root().tensor(name, &[SMALL as i64]).unwrap().size(), [SMALL as i64]);
+        let resident = resident_bytes(&path);
+        assert!(resident < 4 << 20, "{resident} bytes of the file are in memory after {name}");
+    }
+}
+
+#[test]
+fn a_counter_counts_and_allocates_one_element() {
+    let counter = Counter::default();
+    let scope = Scope::root(&counter);
+    let large = scope.tensor("w", &[1 << 20, 1 << 20]).unwrap();
+    assert_eq!(large.size(), [1 << 20, 1 << 20]);
+    scope.tied("head.weight", "w", &large).unwrap();
+    let stacked = scope.stacked(&["q".into(), "k".into()], &[3, 4]).unwrap();
+    assert_eq!(stacked.size(), [6, 4]);
+    assert_eq!(counter.parameters(), (1 << 40) + 24);
 }
 
 #[test]
