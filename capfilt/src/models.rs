@@ -5,9 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use quern_recipes::CapFilt;
-
-/// The files of a model folder besides its weights (`*.safetensors` and their index) that determine what it computes.
+/// The files of a model folder besides its weights that determine what it computes.
 const SETTINGS: [&str; 9] = [
     "config.json",
     "preprocessor_config.json",
@@ -19,6 +17,9 @@ const SETTINGS: [&str; 9] = [
     "merges.txt",
     "special_tokens_map.json",
 ];
+
+/// Formats of weights, the one that is read first.
+const WEIGHTS: [&str; 2] = [".safetensors", ".bin"];
 
 /// A model folder or one of its files can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -34,14 +35,14 @@ pub struct ModelFileError {
 }
 
 /// BLAKE3 (as `b3sum` prints it) of every file of captioner and ranker that determines the result, weights above all:
-/// `captioner/model.safetensors`, `ranker/tokenizer.json` and so on.
+/// `captioner/model.safetensors`, `ranker/tokenizer.json` and so on. The folders are local: what the recipe names may
+/// have been fetched into them.
 ///
 /// # Errors
 /// When a folder or a file can't be read, or a folder holds no weights.
-pub fn model_digests(capfilt: &CapFilt) -> Result<BTreeMap<String, String>, ModelFileError> {
+pub fn model_digests(captioner: &Path, ranker: &Path) -> Result<BTreeMap<String, String>, ModelFileError> {
     let mut digests = BTreeMap::new();
-    for (role, folder) in [("captioner", &capfilt.captioner), ("ranker", &capfilt.ranker)] {
-        let folder = Path::new(folder);
+    for (role, folder) in [("captioner", captioner), ("ranker", ranker)] {
         let failed = |path: &Path, source| ModelFileError { role, path: path.to_owned(), source };
         let names = files(folder).map_err(|source| failed(folder, source))?;
         for name in names {
@@ -56,19 +57,18 @@ pub fn model_digests(capfilt: &CapFilt) -> Result<BTreeMap<String, String>, Mode
 fn files(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if is_weights(&name) || SETTINGS.contains(&name.as_str()) {
-            names.push(name);
-        }
+        names.push(entry?.file_name().to_string_lossy().into_owned());
     }
-    if names.iter().any(|name| is_weights(name)) {
-        return Ok(names);
-    }
-    Err(io::Error::new(io::ErrorKind::NotFound, "no *.safetensors file in it"))
+    // Pickles count where there is nothing else: beside safetensors they are not read.
+    let Some(format) = WEIGHTS.iter().find(|format| names.iter().any(|name| is_weights(name, format))) else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "no *.safetensors or *.bin file in it"));
+    };
+    names.retain(|name| is_weights(name, format) || SETTINGS.contains(&name.as_str()));
+    Ok(names)
 }
 
-fn is_weights(name: &str) -> bool {
-    name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")
+fn is_weights(name: &str, format: &str) -> bool {
+    name.strip_suffix(".index.json").unwrap_or(name).ends_with(format)
 }
 
 fn digest(path: &Path) -> io::Result<String> {
@@ -81,10 +81,8 @@ fn digest(path: &Path) -> io::Result<String> {
 mod tests {
     use super::*;
 
-    fn recipe(folder: &Path) -> CapFilt {
-        let path = |name: &str| folder.join(name).display().to_string();
-        let text = format!(r#"{{"captioner": "{}", "ranker": "{}"}}"#, path("blip"), path("clip"));
-        serde_json::from_str(&text).unwrap()
+    fn digests(folder: &Path) -> Result<BTreeMap<String, String>, ModelFileError> {
+        model_digests(&folder.join("blip"), &folder.join("clip"))
     }
 
     #[test]
@@ -93,16 +91,20 @@ mod tests {
         for (name, content) in [
             ("blip/model.safetensors", "abc"),
             ("blip/README.md", "x"),
-            ("clip/model.safetensors", ""),
+            ("blip/pytorch_model.bin", "the same in another format"),
+            ("clip/pytorch_model.bin.index.json", "{}"),
+            ("clip/pytorch_model-00001-of-00001.bin", ""),
             ("clip/vocab.json", "{}"),
         ] {
             let path = folder.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
-        let digests = model_digests(&recipe(folder.path())).unwrap();
+        let digests = digests(folder.path()).unwrap();
         let names: Vec<_> = digests.keys().map(String::as_str).collect();
-        assert_eq!(names, ["captioner/model.safetensors", "ranker/model.safetensors", "ranker/vocab.json"]);
+        let shard = "ranker/pytorch_model-00001-of-00001.bin";
+        let index = "ranker/pytorch_model.bin.index.json";
+        assert_eq!(names, ["captioner/model.safetensors", shard, index, "ranker/vocab.json"]);
         // `printf abc | b3sum`
         let abc = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
         assert_eq!(digests["captioner/model.safetensors"], abc);
@@ -113,7 +115,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("blip")).unwrap();
         std::fs::write(folder.path().join("blip/config.json"), "{}").unwrap();
-        let error = model_digests(&recipe(folder.path())).unwrap_err().to_string();
+        let error = digests(folder.path()).unwrap_err().to_string();
         assert!(error.contains("captioner") && error.contains("blip") && error.contains("safetensors"), "{error}");
     }
 }

@@ -135,7 +135,11 @@ fn beside_output(recipe: &Recipe, what: &str) -> PathBuf {
     }
 }
 
-/// Local workers read the models from this machine's disk, so a missing folder is known before anything starts.
+/// What a recipe may name as a model.
+const MODEL_FORMS: &str = "it must be a folder with a model in Hugging Face layout, its URL, or hf://owner/name";
+
+/// Local workers read the models from this machine's disk, so a missing folder is known before anything starts. What is
+/// behind a URL they fetch, and say themselves when they can't.
 fn check_models(recipe: &Recipe) -> Result<(), Failure> {
     let capfilt =
         recipe.capfilt.iter().flat_map(|c| [("capfilt.captioner", &c.captioner), ("capfilt.ranker", &c.ranker)]);
@@ -144,10 +148,8 @@ fn check_models(recipe: &Recipe) -> Result<(), Failure> {
         .iter()
         .flat_map(|s| [("stage1.image_encoder", &s.image_encoder), ("stage1.tokenizer", &s.tokenizer)]);
     for (key, folder) in capfilt.chain(stage1) {
-        if !Path::new(folder).is_dir() {
-            return Err(Failure::bad_input(format!(
-                "`{key}`: there is no folder {folder}; it must hold a model in Hugging Face layout"
-            )));
+        if !folder.contains("://") && !Path::new(folder).exists() {
+            return Err(Failure::bad_input(format!("`{key}`: there is no {folder}; {MODEL_FORMS}")));
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use quern_corpus::images::ImageError;
 use quern_corpus::plan::PlanError;
 use quern_corpus::reader::ReadError;
 use quern_corpus::store::StoreError;
+use quern_models::source::SourceError;
 use quern_models::tokenize::TokenizerError;
 use quern_models::weights::WeightsError;
 
@@ -16,6 +17,9 @@ pub enum TrainError {
     /// The recipe asks for something that can't be.
     #[error("recipe: {0}")]
     Recipe(String),
+    /// A model's files aren't there and can't be fetched.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// A model's files.
     #[error(transparent)]
     Weights(#[from] WeightsError),

@@ -7,6 +7,7 @@ use quern_corpus::{Keyed, Purpose};
 use quern_models::caption_text::pre_caption;
 use quern_models::preprocessor::{PreprocessorConfig, Resize};
 use quern_models::qformer::{QFormer, QFormerConfig};
+use quern_models::source::{self, ModelSource};
 use quern_models::tokenize::{Padding, Tokenizer};
 use quern_models::vit::FrozenVit;
 use quern_recipes::{Augment, Recipe, Stage1};
@@ -45,8 +46,9 @@ impl Setup {
     pub fn load(recipe: &Recipe, device: Device) -> Result<Self, TrainError> {
         let stage1 = section(recipe)?;
         let texts = TextEncoder::load(stage1)?;
-        let encoder = FrozenEncoder::load(Path::new(&stage1.image_encoder), device)?;
-        let images = ImageTransform::load(Path::new(&stage1.image_encoder), stage1.augment)?;
+        let folder = source::fetch(&stage1.image_encoder)?;
+        let encoder = FrozenEncoder::load(&folder, device)?;
+        let images = ImageTransform::load(&folder, stage1.augment)?;
         let sizes = &stage1.qformer;
         let config = QFormerConfig {
             vocab_size: texts.tokenizer.vocab_size() as i64,
@@ -126,7 +128,7 @@ pub struct TextEncoder {
 
 impl TextEncoder {
     fn load(stage1: &Stage1) -> Result<Self, TrainError> {
-        let mut tokenizer = Tokenizer::load(Path::new(&stage1.tokenizer))?;
+        let mut tokenizer = Tokenizer::load(&ModelSource::parse(&stage1.tokenizer)?.fetch_settings()?)?;
         let decoder_start = tokenizer.add_special_token(DECODER_START);
         Ok(TextEncoder { tokenizer, decoder_start, max_length: stage1.max_text_length as usize })
     }

@@ -1,11 +1,12 @@
 //! The captioner: BLIP with its tokenizer and preprocessor; captions by nucleus sampling with keyed draws.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use quern_corpus::{Keyed, Purpose};
 use quern_models::blip::Blip;
 use quern_models::generate::SamplingOptions;
 use quern_models::preprocessor::PreprocessorConfig;
+use quern_models::source::fetch;
 use quern_models::tokenize::Tokenizer;
 use quern_recipes::CapFilt;
 use tch::{Device, Kind, Tensor};
@@ -16,6 +17,8 @@ pub(crate) const ROLE: &str = "captioner";
 
 /// BLIP with all that it needs to caption images.
 pub struct Captioner {
+    /// Where its files are on this machine.
+    pub folder: PathBuf,
     blip: Blip,
     tokenizer: Tokenizer,
     /// What it wants done to an image.
@@ -27,17 +30,17 @@ pub struct Captioner {
 }
 
 impl Captioner {
-    /// Loads the recipe's captioner.
+    /// Fetches and loads the recipe's captioner.
     ///
     /// # Errors
-    /// When a file is missing or broken, or model and recipe don't fit together.
+    /// When a file can't be fetched, is missing or broken, or model and recipe don't fit together.
     pub fn load(config: &CapFilt, device: Device, kind: Kind) -> Result<Self, EngineError> {
-        let folder = Path::new(&config.captioner);
+        let folder = fetch(&config.captioner).map_err(|source| EngineError::Source { role: ROLE, source })?;
         let model = |source| EngineError::Model { role: ROLE, source };
         let unfit = |reason| EngineError::Unfit { role: ROLE, folder: config.captioner.clone(), reason };
-        let blip = Blip::load(folder, device, kind).map_err(model)?;
-        let preprocessor = PreprocessorConfig::read(folder).map_err(model)?;
-        let tokenizer = Tokenizer::load(folder).map_err(|source| EngineError::Tokenizer { role: ROLE, source })?;
+        let blip = Blip::load(&folder, device, kind).map_err(model)?;
+        let preprocessor = PreprocessorConfig::read(&folder).map_err(model)?;
+        let tokenizer = Tokenizer::load(&folder).map_err(|source| EngineError::Tokenizer { role: ROLE, source })?;
         check_image_size(&preprocessor, blip.config.vision_config.image_size).map_err(unfit)?;
         let longest = blip.longest();
         let sampling = sampling_options(config);
@@ -54,6 +57,7 @@ impl Captioner {
             )));
         }
         Ok(Captioner {
+            folder,
             blip,
             tokenizer,
             preprocessor,

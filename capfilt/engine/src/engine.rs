@@ -46,8 +46,8 @@ impl Engine {
         let captioner = Captioner::load(config, device, Kind::Float)?;
         let ranker = Ranker::load(config, device, Kind::Float)?;
         Ok(Engine {
+            digests: model_digests(&captioner.folder, &ranker.folder)?,
             models: Mutex::new(Models { captioner, ranker }),
-            digests: model_digests(config)?,
             config: config.clone(),
             limits: *limits,
             seed,

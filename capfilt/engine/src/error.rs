@@ -1,12 +1,22 @@
 //! Why the engine can't be loaded or go on.
 
 use quern_capfilt::ModelFileError;
+use quern_models::source::SourceError;
 use quern_models::tokenize::TokenizerError;
 use quern_models::weights::WeightsError;
 
 /// Why the engine can't be loaded or go on. What is wrong with a single row is no error, but its outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    /// A model's files aren't there and can't be fetched.
+    #[error("the {role} can't be fetched: {source}")]
+    Source {
+        /// `captioner` or `ranker`: the recipe's key.
+        role: &'static str,
+        /// Why.
+        #[source]
+        source: SourceError,
+    },
     /// Weights or configuration of a model.
     #[error("the {role} can't be loaded: {source}")]
     Model {

@@ -1,9 +1,10 @@
 //! The ranker: CLIP with its tokenizer and preprocessor; the score of a caption is its cosine with the image.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use quern_models::clip::{Clip, cosine};
 use quern_models::preprocessor::PreprocessorConfig;
+use quern_models::source::fetch;
 use quern_models::tokenize::Tokenizer;
 use quern_recipes::CapFilt;
 use tch::{Device, Kind, Tensor};
@@ -15,6 +16,8 @@ pub(crate) const ROLE: &str = "ranker";
 
 /// CLIP with all that it needs to rank captions.
 pub struct Ranker {
+    /// Where its files are on this machine.
+    pub folder: PathBuf,
     clip: Clip,
     tokenizer: Tokenizer,
     /// What it wants done to an image.
@@ -23,19 +26,19 @@ pub struct Ranker {
 }
 
 impl Ranker {
-    /// Loads the recipe's ranker.
+    /// Fetches and loads the recipe's ranker.
     ///
     /// # Errors
-    /// When a file is missing or broken.
+    /// When a file can't be fetched, is missing or broken.
     pub fn load(config: &CapFilt, device: Device, kind: Kind) -> Result<Self, EngineError> {
-        let folder = Path::new(&config.ranker);
+        let folder = fetch(&config.ranker).map_err(|source| EngineError::Source { role: ROLE, source })?;
         let model = |source| EngineError::Model { role: ROLE, source };
-        let clip = Clip::load(folder, device, kind).map_err(model)?;
-        let preprocessor = PreprocessorConfig::read(folder).map_err(model)?;
-        let tokenizer = Tokenizer::load(folder).map_err(|source| EngineError::Tokenizer { role: ROLE, source })?;
+        let clip = Clip::load(&folder, device, kind).map_err(model)?;
+        let preprocessor = PreprocessorConfig::read(&folder).map_err(model)?;
+        let tokenizer = Tokenizer::load(&folder).map_err(|source| EngineError::Tokenizer { role: ROLE, source })?;
         let unfit = |reason| EngineError::Unfit { role: ROLE, folder: config.ranker.clone(), reason };
         check_image_size(&preprocessor, clip.config.vision_config.image_size).map_err(unfit)?;
-        Ok(Ranker { clip, tokenizer, preprocessor, device })
+        Ok(Ranker { folder, clip, tokenizer, preprocessor, device })
     }
 
     /// `pixels [B, 3, S, S] -> [B, E]`

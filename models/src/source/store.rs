@@ -21,6 +21,8 @@ use super::{Environment, Files, SourceError};
 
 /// Hexadecimal digits of a URL's digest in its cache folder's name.
 const DIGEST_DIGITS: usize = 16;
+/// How the variables begin that hold credentials and endpoints.
+const CREDENTIALS: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 /// Where the tags of fetched files are, beside them.
 const TAGS: &str = ".tags";
 
@@ -49,10 +51,9 @@ impl Mirror {
     /// `folder`'s copy; credentials and endpoints come from the environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
     pub fn new(environment: &Environment, folder: &Url) -> Result<Self, SourceError> {
         let url = folder.as_str().trim_end_matches('/').to_string();
-        // Variables that aren't text are none that a store reads.
-        let variables =
-            std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-        let options = variables.chain([("allow_http".to_string(), (folder.scheme() == "http").to_string())]);
+        // A plain web server is asked for as such; whether S3 may be is AWS_ALLOW_HTTP's to say.
+        let plain = (folder.scheme() == "http").then(|| ("allow_http".to_string(), "true".to_string()));
+        let options = credentials().chain(plain);
         let (store, prefix) = object_store::parse_url_opts(folder, options)
             .map_err(|source| SourceError::Store { url: url.clone(), source })?;
         let folder = environment.model_cache.join(cache_name(&url));
@@ -95,6 +96,13 @@ impl Files for Mirror {
     fn nothing(&self, expected: String) -> SourceError {
         SourceError::Nothing { location: self.url.clone(), expected }
     }
+}
+
+/// The variables that are about object stores. Those that aren't text are none that a store reads.
+fn credentials() -> impl Iterator<Item = (String, String)> {
+    let variables =
+        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    variables.filter(|(key, _)| CREDENTIALS.iter().any(|prefix| key.starts_with(prefix)))
 }
 
 /// Readable, and different for different URLs.

@@ -12,8 +12,8 @@ pub(super) mod server;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const TOKEN: &str = "hf_secret";
-/// Tells a test that it is its own child process.
-const CHILD: &str = "QUERN_TEST_CHILD";
+/// Tells a test that it is its own child process, and what it should find.
+pub(super) const CHILD: &str = "QUERN_TEST_CHILD";
 
 type Content = BTreeMap<&'static str, Vec<u8>>;
 
@@ -185,7 +185,18 @@ fn a_download_that_breaks_off_leaves_nothing_that_is_read() {
     assert_eq!(fs::read_to_string(model.join("model.safetensors")).unwrap(), "weights");
 }
 
-/// Runs itself again with the variables set, since they belong to a process.
+/// Runs `test` in a process of its own, since variables belong to a process; whether it passed, and what it said.
+pub(super) fn again(test: &str, variables: &[(&str, &str)]) -> (bool, String) {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    for (name, _) in std::env::vars_os() {
+        if ["HF_", "AWS_", "HUGGINGFACE_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            child.env_remove(name);
+        }
+    }
+    let output = child.args(["--exact", test, "--nocapture"]).envs(variables.iter().copied()).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
 #[test]
 fn the_environment_is_honoured() {
     if let Ok(expected) = std::env::var(CHILD) {
@@ -201,15 +212,10 @@ fn the_environment_is_honoured() {
     let run = |home: &str, variables: &[(&str, &str)]| {
         let home = folder.path().join(home);
         fs::create_dir_all(&home).unwrap();
-        let expected = home.join("hub/models--owner--name/snapshots").join(COMMIT);
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "source::tests::the_environment_is_honoured", "--nocapture"]);
-        child.env(CHILD, expected).env("HF_HOME", home).env("HF_ENDPOINT", &server.url);
-        for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE"] {
-            child.env_remove(name);
-        }
-        let output = child.envs(variables.iter().copied()).output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        let expected = home.join("hub/models--owner--name/snapshots").join(COMMIT).display().to_string();
+        let home = home.display().to_string();
+        let own = [(CHILD, expected.as_str()), ("HF_HOME", &home), ("HF_ENDPOINT", &server.url)];
+        again("source::tests::the_environment_is_honoured", &[&own, variables].concat())
     };
     let (done, said) = run("without", &[]);
     assert!(!done && said.contains("who are you?"), "{said}");

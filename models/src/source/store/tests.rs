@@ -4,6 +4,7 @@ use object_store::Error;
 
 use super::*;
 use crate::source::tests::server::{Response, Server};
+use crate::source::tests::{CHILD, again};
 use crate::source::{ModelSource, Wanted};
 
 type Site = Arc<Mutex<Vec<(&'static str, &'static str)>>>;
@@ -70,6 +71,32 @@ fn a_url_of_a_weights_file_gives_that_file() {
     assert_eq!(fs::read_to_string(path).unwrap(), "weights");
     let missing = fetch(&format!("{}/models/blip/other.pth", server.url), folder.path()).unwrap_err().to_string();
     assert!(missing.contains("/models/blip has no other.pth"), "{missing}");
+}
+
+/// Runs itself again with the variables set, since they belong to a process.
+#[test]
+fn s3_is_reached_as_the_environment_says() {
+    if let Ok(folder) = std::env::var(CHILD) {
+        let path =
+            fetch("s3://bucket/models/model.bin", Path::new(&folder)).map_err(|error| error.to_string()).unwrap();
+        return assert_eq!(fs::read_to_string(path).unwrap(), "weights");
+    }
+    let server = Server::start(|request| {
+        let signed = request.headers.get("authorization").is_some_and(|header| header.contains("Credential=KEY/"));
+        match (signed, request.path.as_str()) {
+            (true, "/bucket/models/model.bin") => Response::new("200 OK", b"weights")
+                .header("ETag", "\"1\"")
+                .header("Last-Modified", "Tue, 15 Nov 1994 12:45:26 GMT"),
+            _ => Response::new("403 Forbidden", b""),
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().display().to_string();
+    let secrets = [("AWS_ACCESS_KEY_ID", "KEY"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+    let place = [(CHILD, folder.as_str()), ("AWS_ENDPOINT", &server.url), ("AWS_ALLOW_HTTP", "true")];
+    let test = "source::store::tests::s3_is_reached_as_the_environment_says";
+    let (done, said) = again(test, &[&place[..], &secrets].concat());
+    assert!(done, "{said}");
 }
 
 #[test]
