@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
@@ -25,7 +26,7 @@ pub struct Weights {
 
 /// One tensor: in memory, or in a file.
 enum Entry {
-    Memory(Tensor),
+    Memory { tensor: Tensor, location: Arc<str> },
     Stored(StoredTensor),
 }
 
@@ -52,8 +53,9 @@ impl Weights {
         kind: Kind,
     ) -> Result<Self, WeightsError> {
         let mut weights = Weights::empty(location, device, kind);
+        let location: Arc<str> = location.into();
         for (name, tensor) in tensors {
-            weights.insert(name, Entry::Memory(tensor))?;
+            weights.insert(name, Entry::Memory { tensor, location: location.clone() })?;
         }
         Ok(weights)
     }
@@ -79,14 +81,27 @@ impl Weights {
         Scope::root(self)
     }
 
+    /// Where tensors arrive.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
     /// The names of all tensors, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
 
-    /// The stored shape of `name`, if it is there.
+    /// The shape in which `name` is stored, if it is there.
     pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
         self.entries.get(name).map(Entry::shape)
+    }
+
+    /// These tensors and `others`, such as those of a file beside the model's; a name in both is an error.
+    pub fn with(mut self, others: Weights) -> Result<Self, WeightsError> {
+        for (name, entry) in others.entries {
+            self.insert(name, entry)?;
+        }
+        Ok(self)
     }
 
     /// Errs if a tensor was not taken, but for known buffers such as `position_ids`.
@@ -96,7 +111,7 @@ impl Weights {
             .entries
             .iter()
             .filter(|(name, _)| !taken.contains(*name) && !is_known_buffer(name))
-            .map(|(name, entry)| format!("{name} {:?} ({})", entry.shape(), self.origin(entry)))
+            .map(|(name, entry)| format!("{name} {:?} ({})", entry.shape(), entry.origin()))
             .collect();
         if extra.is_empty() {
             return Ok(());
@@ -106,24 +121,17 @@ impl Weights {
 
     fn insert(&mut self, name: String, entry: Entry) -> Result<(), WeightsError> {
         if let Some(first) = self.entries.get(&name) {
-            let (first, second) = (self.origin(first), self.origin(&entry));
+            let (first, second) = (first.origin(), entry.origin());
             return Err(WeightsError::Duplicate { name, first, second });
         }
         self.entries.insert(name, entry);
         Ok(())
     }
 
-    fn origin(&self, entry: &Entry) -> String {
-        match entry {
-            Entry::Memory(_) => self.location.clone(),
-            Entry::Stored(tensor) => tensor.path().display().to_string(),
-        }
-    }
-
     fn read(&self, entry: &Entry) -> Tensor {
         let kind = if is_floating(entry.kind()) { self.kind } else { entry.kind() };
         match entry {
-            Entry::Memory(tensor) => tensor.to_device(self.device).to_kind(kind),
+            Entry::Memory { tensor, .. } => tensor.to_device(self.device).to_kind(kind),
             Entry::Stored(tensor) => tensor.read(self.device, kind),
         }
     }
@@ -152,7 +160,7 @@ impl TensorSource for Weights {
                 name: name.to_string(),
                 expected: shape.to_vec(),
                 found: entry.shape(),
-                location: self.origin(entry),
+                location: entry.origin(),
             });
         }
         let fresh = self.taken.borrow_mut().insert(name.to_string());
@@ -170,25 +178,29 @@ impl TensorSource for Weights {
         if entry.shape() == value.size() && self.read(entry).equal(value) {
             return Ok(());
         }
-        Err(WeightsError::NotTied {
-            name: name.to_string(),
-            tied_to: tied_to.to_string(),
-            location: self.origin(entry),
-        })
+        Err(WeightsError::NotTied { name: name.to_string(), tied_to: tied_to.to_string(), location: entry.origin() })
     }
 }
 
 impl Entry {
+    /// What errors call the place that it is from.
+    fn origin(&self) -> String {
+        match self {
+            Entry::Memory { location, .. } => location.to_string(),
+            Entry::Stored(tensor) => tensor.path().display().to_string(),
+        }
+    }
+
     fn shape(&self) -> Vec<i64> {
         match self {
-            Entry::Memory(tensor) => tensor.size(),
+            Entry::Memory { tensor, .. } => tensor.size(),
             Entry::Stored(tensor) => tensor.shape().to_vec(),
         }
     }
 
     fn kind(&self) -> Kind {
         match self {
-            Entry::Memory(tensor) => tensor.kind(),
+            Entry::Memory { tensor, .. } => tensor.kind(),
             Entry::Stored(tensor) => tensor.kind(),
         }
     }
@@ -204,7 +216,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, WeightsError> {
 pub fn read_tensors(folder_or_file: &Path) -> Result<BTreeMap<String, Tensor>, WeightsError> {
     let weights = Weights::open(folder_or_file, Device::Cpu, Kind::Float)?;
     let stored = |entry| match entry {
-        Entry::Memory(tensor) => tensor,
+        Entry::Memory { tensor, .. } => tensor,
         Entry::Stored(tensor) => tensor.read(Device::Cpu, tensor.kind()),
     };
     Ok(weights.entries.into_iter().map(|(name, entry)| (name, stored(entry))).collect())
