@@ -9,11 +9,13 @@ use std::path::Path;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
+use crate::config::{CONFIG_FILE, Role, check_heads};
 use crate::generate::{self, BeamOptions, Beams, Constraints, Ends, SamplingOptions};
-use crate::layers::{Activation, LayerNorm, Mask};
-use crate::patches::{PatchEmbedding, PatchLayout};
-use crate::pre_norm::{BlockShape, PreNormBlock};
-use crate::weights::{Scope, Weights, WeightsError, parameter_count, read_json};
+use crate::layers::{Activation, LayerNorm};
+use crate::patches::{PatchLayout, PatchTensors};
+use crate::pre_norm::{BlockShape, QkvTensors};
+use crate::tower::{Tower, TowerShape};
+use crate::weights::{Scope, Weights, WeightsError};
 
 mod text;
 
@@ -26,6 +28,14 @@ pub struct BlipConfig {
     pub text_config: BlipTextConfig,
     /// The encoder's.
     pub vision_config: BlipVisionConfig,
+}
+
+impl BlipConfig {
+    fn check(&self, path: &Path) -> Result<(), WeightsError> {
+        let text = &self.text_config;
+        check_heads(path, "text_config", text.hidden_size, text.num_attention_heads)?;
+        self.vision_config.tower().check(path, "vision_config")
+    }
 }
 
 /// `BlipTextConfig`.
@@ -114,46 +124,56 @@ impl Default for BlipVisionConfig {
     }
 }
 
+impl BlipVisionConfig {
+    fn tower(&self) -> TowerShape {
+        TowerShape {
+            patches: PatchLayout {
+                image_size: self.image_size,
+                patch_size: self.patch_size,
+                width: self.hidden_size,
+                tensors: PatchTensors::Blip,
+                align_corners: false,
+            },
+            block: BlockShape {
+                width: self.hidden_size,
+                inner: self.intermediate_size,
+                heads: self.num_attention_heads,
+                activation: self.hidden_act,
+                eps: self.layer_norm_eps,
+                qkv: QkvTensors::Fused,
+            },
+            depth: self.num_hidden_layers,
+            norm_first: false,
+        }
+    }
+}
+
+/// What captions images.
+const CAPTIONER: Role =
+    Role { name: "captioner", model_types: &["blip"], architectures: &["BlipForConditionalGeneration"] };
+
 /// `BlipVisionModel`: tokens of an image, after the final layer norm.
 pub struct VisionEncoder {
-    embeddings: PatchEmbedding,
-    layers: Vec<PreNormBlock>,
+    tower: Tower,
     post_layernorm: LayerNorm,
 }
 
 impl VisionEncoder {
     fn load(scope: &Scope, config: &BlipVisionConfig) -> Result<Self, WeightsError> {
-        let layout = PatchLayout {
-            image_size: config.image_size,
-            patch_size: config.patch_size,
-            width: config.hidden_size,
-            blip: true,
-            align_corners: false,
-        };
-        let shape = BlockShape {
-            width: config.hidden_size,
-            inner: config.intermediate_size,
-            heads: config.num_attention_heads,
-            activation: config.hidden_act,
-            eps: config.layer_norm_eps,
-        };
         Ok(VisionEncoder {
-            embeddings: PatchEmbedding::load(&scope.sub("embeddings"), &layout)?,
-            layers: PreNormBlock::load_stack(&scope.sub("encoder"), config.num_hidden_layers, &shape)?,
+            tower: Tower::load(scope, &config.tower())?,
             post_layernorm: LayerNorm::load(&scope.sub("post_layernorm"), config.hidden_size, config.layer_norm_eps)?,
         })
     }
 
     /// `pixels [B, 3, S, S] -> [B, N, D]`, before the first block.
     pub fn embed(&self, pixels: &Tensor) -> Tensor {
-        self.embeddings.forward(pixels)
+        self.tower.embeddings().forward(pixels)
     }
 
     /// `pixels [B, 3, S, S] -> [B, N, D]`, after the last layer norm.
     pub fn forward(&self, pixels: &Tensor) -> Tensor {
-        let embedded = self.embed(pixels);
-        let last = self.layers.iter().fold(embedded, |x, layer| layer.forward(&x, Mask::None));
-        self.post_layernorm.forward(&last)
+        self.post_layernorm.forward(&self.tower.forward(pixels))
     }
 }
 
@@ -170,28 +190,24 @@ pub struct Blip {
 impl Blip {
     /// Reads `config.json` and the weights of a Hugging Face folder.
     pub fn load(folder: &Path, device: Device, kind: Kind) -> Result<Self, WeightsError> {
-        let config = read_json(&folder.join("config.json"))?;
+        let config: BlipConfig = CAPTIONER.config(folder)?;
+        config.check(&folder.join(CONFIG_FILE))?;
         Blip::from_weights(&Weights::open(folder, device, kind)?, config)
     }
 
     /// Takes the model out of `weights`, all of which must be used.
     pub fn from_weights(weights: &Weights, config: BlipConfig) -> Result<Self, WeightsError> {
-        let model = Blip::from_scope(&weights.root(), config)?;
+        let blip = Blip::from_scope(&weights.root(), config)?;
         weights.finish()?;
-        Ok(model)
+        Ok(blip)
     }
 
-    /// Takes the model out of `scope`.
-    pub fn from_scope(scope: &Scope, config: BlipConfig) -> Result<Self, WeightsError> {
+    /// Takes the model from `scope`.
+    pub(crate) fn from_scope(scope: &Scope, config: BlipConfig) -> Result<Self, WeightsError> {
         let vision_model = VisionEncoder::load(&scope.sub("vision_model"), &config.vision_config)?;
         let width = config.vision_config.hidden_size;
         let text_decoder = TextDecoder::load(&scope.sub("text_decoder"), &config.text_config, width)?;
         Ok(Blip { config, vision_model, text_decoder })
-    }
-
-    /// Parameters of a model of `config`.
-    pub fn parameter_count(config: &BlipConfig) -> Result<i64, WeightsError> {
-        parameter_count(|scope| Blip::from_scope(scope, config.clone()))
     }
 
     /// The longest caption with BOS and prompt that the position embedding allows.

@@ -119,19 +119,32 @@ impl Embedding {
 
 /// The activations that public configs name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Activation {
-    /// Gaussian error linear unit with the exact error function.
-    #[serde(rename = "gelu")]
+    /// `gelu`: Gaussian error linear unit with the exact error function.
     Gelu,
-    /// Its tanh approximation.
-    #[serde(rename = "gelu_new", alias = "gelu_pytorch_tanh")]
+    /// `gelu_new`, `gelu_pytorch_tanh`: its tanh approximation.
     GeluTanh,
-    /// `x sigmoid(1.702 x)`, OpenAI CLIP's.
-    #[serde(rename = "quick_gelu")]
+    /// `quick_gelu`: `x sigmoid(1.702 x)`, OpenAI CLIP's.
     QuickGelu,
-    /// Rectifier.
-    #[serde(rename = "relu")]
+    /// `relu`: rectifier.
     Relu,
+}
+
+impl TryFrom<String> for Activation {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        match name.as_str() {
+            "gelu" => Ok(Activation::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+            "quick_gelu" => Ok(Activation::QuickGelu),
+            "relu" => Ok(Activation::Relu),
+            _ => Err(format!(
+                "the activation (hidden_act) should be gelu, gelu_new, gelu_pytorch_tanh, quick_gelu or relu, found {name}"
+            )),
+        }
+    }
 }
 
 impl Activation {

@@ -1,10 +1,12 @@
-//! ViT, CLIP, BLIP, Q-Former, OPT, T5, tokenisers, strict weights, generation.
+//! ViT, EVA, CLIP, BLIP, Q-Former, OPT, T5, tokenisers, strict weights, generation.
 
 #[cfg(test)]
 mod arbitrary;
 pub mod blip;
 pub mod caption_text;
 pub mod clip;
+pub mod config;
+pub mod eva;
 pub mod generate;
 pub mod language;
 pub mod layers;
@@ -16,5 +18,6 @@ pub mod qformer;
 pub mod source;
 pub mod t5;
 pub mod tokenize;
+pub mod tower;
 pub mod vit;
 pub mod weights;

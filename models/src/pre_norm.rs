@@ -1,4 +1,4 @@
-//! The pre-norm transformer block of CLIP's and BLIP's encoders.
+//! The pre-norm transformer block of CLIP's, EVA's and BLIP's encoders.
 
 use tch::Tensor;
 
@@ -18,6 +18,21 @@ pub struct BlockShape {
     pub activation: Activation,
     /// Of the layer norms.
     pub eps: f64,
+    /// How queries, keys and values are stored.
+    pub qkv: QkvTensors,
+}
+
+/// How a block's queries, keys and values are stored, and what the layer after the attention is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkvTensors {
+    /// `q_proj`, `k_proj`, `v_proj`; `out_proj` (CLIP).
+    Apart,
+    /// `qkv`; `projection` (BLIP, OpenAI, EVA in Hugging Face's layout).
+    Fused,
+    /// `qkv.weight`, `q_bias` and `v_bias`; `projection` (EVA in LAVIS' layout).
+    FusedWithoutKeyBias,
+    /// `qkv.weight` alone; `projection`.
+    FusedWithoutBias,
 }
 
 /// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
@@ -31,18 +46,14 @@ pub struct PreNormBlock {
 }
 
 impl PreNormBlock {
-    /// Takes a block from `scope`; queries, keys and values are stored apart (CLIP) or as one product (BLIP, OpenAI).
+    /// Takes a block from `scope`.
     pub fn load(scope: &Scope, shape: &BlockShape) -> Result<Self, WeightsError> {
-        let BlockShape { width, inner, heads, activation, eps } = *shape;
+        let BlockShape { width, inner, heads, activation, eps, qkv } = *shape;
         let layer_norm1 = LayerNorm::load(&scope.sub("layer_norm1"), width, eps)?;
         let own = scope.sub("self_attn");
-        let part = |name| Linear::load(&own.sub(name), width, width);
-        let qkv = if own.has("qkv.weight") {
-            Linear::load(&own.sub("qkv"), width, 3 * width)?
-        } else {
-            Linear::load_stacked(&own, &["q_proj", "k_proj", "v_proj"], width, width, true)?
-        };
-        let projection = part(if own.has("projection.weight") { "projection" } else { "out_proj" })?;
+        let projection = if qkv == QkvTensors::Apart { "out_proj" } else { "projection" };
+        let projection = Linear::load(&own.sub(projection), width, width)?;
+        let qkv = load_qkv(&own, width, qkv)?;
         let layer_norm2 = LayerNorm::load(&scope.sub("layer_norm2"), width, eps)?;
         let mlp = Mlp::load(&scope.sub("mlp.fc1"), &scope.sub("mlp.fc2"), width, inner, activation)?;
         Ok(PreNormBlock { layer_norm1, qkv, projection, layer_norm2, mlp, heads })
@@ -58,6 +69,21 @@ impl PreNormBlock {
         let (q, k, v) = split_qkv(&self.qkv.forward(&self.layer_norm1.forward(x)), self.heads);
         let x = x + self.projection.forward(&merge_heads(&attention(&q, &k, &v, mask, None)));
         &x + self.mlp.forward(&self.layer_norm2.forward(&x))
+    }
+}
+
+/// Queries, keys and values as one product: `[3 W, W]`.
+fn load_qkv(scope: &Scope, width: i64, tensors: QkvTensors) -> Result<Linear, WeightsError> {
+    let fused = scope.sub("qkv");
+    match tensors {
+        QkvTensors::Apart => Linear::load_stacked(scope, &["q_proj", "k_proj", "v_proj"], width, width, true),
+        QkvTensors::Fused => Linear::load(&fused, width, 3 * width),
+        QkvTensors::FusedWithoutBias => Linear::load_without_bias(&fused, width, 3 * width),
+        QkvTensors::FusedWithoutKeyBias => {
+            let weight = fused.tensor("weight", &[3 * width, width])?;
+            let (queries, values) = (scope.tensor("q_bias", &[width])?, scope.tensor("v_bias", &[width])?);
+            Ok(Linear { weight, bias: Some(Tensor::cat(&[&queries, &queries.zeros_like(), &values], 0)) })
+        }
     }
 }
 

@@ -28,9 +28,12 @@ pub fn check(case: &Case, checks: &mut Checks) -> anyhow::Result<()> {
     let blip = Blip::from_weights(&case.weights()?, case.config()?)?;
     let pixels = case.input("pixel_values")?;
     let images = blip.encode_images(pixels);
-    checks.compare("vision_embeddings", &blip.vision_model.embed(pixels), STATES)?;
-    checks.compare("vision_last_hidden_state", &images, STATES)?;
+    checks.states("vision_embeddings", &blip.vision_model.embed(pixels))?;
+    checks.states("vision_last_hidden_state", &images)?;
     teacher_forcing(case, checks, &blip, &images)?;
+    if case.kind()? != Kind::Float {
+        return Ok(()); // which of two near tokens comes next depends on the rounding
+    }
     searches(case, checks, &blip, &images)?;
     filters(case, checks, &blip)
 }
@@ -38,10 +41,10 @@ pub fn check(case: &Case, checks: &mut Checks) -> anyhow::Result<()> {
 fn teacher_forcing(case: &Case, checks: &mut Checks, blip: &Blip, images: &Tensor) -> anyhow::Result<()> {
     let (ids, mask) = (case.input("input_ids")?, case.input("attention_mask")?);
     let logits = blip.logits(images, ids, mask);
-    checks.compare("logits", &logits, STATES)?;
-    checks.compare("loss_prompt_masked", &blip.loss(&logits, case.input("labels")?), STATES)?;
+    checks.states("logits", &logits)?;
+    checks.states("loss_prompt_masked", &blip.loss(&logits, case.input("labels")?))?;
     let all_labels = ids.masked_fill(&mask.eq(0), -100);
-    checks.compare("loss_no_prompt_mask", &blip.loss(&logits, &all_labels), STATES)
+    checks.states("loss_no_prompt_mask", &blip.loss(&logits, &all_labels))
 }
 
 fn searches(case: &Case, checks: &mut Checks, blip: &Blip, images: &Tensor) -> anyhow::Result<()> {

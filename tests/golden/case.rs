@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use quern_models::weights::{Weights, read_tensors};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -58,13 +58,28 @@ impl Case {
         self.inputs.get(name).with_context(|| format!("inputs.safetensors has no {name:?}"))
     }
 
-    /// The case's weights in fp32 on the CPU, under the originals' names.
+    /// The precision in which the original computed: the config's `dtype`, fp32 if it names none.
+    pub fn kind(&self) -> anyhow::Result<Kind> {
+        match self.config.get("dtype").and_then(Value::as_str) {
+            None | Some("float32") => Ok(Kind::Float),
+            Some("bfloat16") => Ok(Kind::BFloat16),
+            Some("float16") => Ok(Kind::Half),
+            Some(other) => bail!("config.json: dtype {other:?} is none of float32, bfloat16, float16"),
+        }
+    }
+
+    /// Whether the case has this file.
+    pub fn has_file(&self, name: &str) -> bool {
+        self.folder.join(name).is_file()
+    }
+
+    /// The case's weights on the CPU in the case's precision, under the originals' names.
     pub fn weights(&self) -> anyhow::Result<Weights> {
         self.weights_file("weights.safetensors")
     }
 
     /// Weights out of another file of the case.
     pub fn weights_file(&self, name: &str) -> anyhow::Result<Weights> {
-        Ok(Weights::open(&self.folder.join(name), Device::Cpu, Kind::Float)?)
+        Ok(Weights::open(&self.folder.join(name), Device::Cpu, self.kind()?)?)
     }
 }

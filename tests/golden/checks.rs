@@ -41,6 +41,18 @@ pub enum Tolerance {
 /// Losses and states: 1e-4 relative, 1e-5 absolute.
 pub const STATES: Tolerance = Tolerance::Elements { rel: 1e-4, abs: 1e-5 };
 
+/// Half precision: how much further from fp32 of the same (rounded) weights than the original's own half precision,
+/// beside one rounding.
+///
+/// bf16 rounds to 8 bits, off by up to 2^-9 each time; a layer rounds some ten times, so that tiny models with weights as
+/// large as ours' end 1 to 5 % off. The original measures that. quern rounds in other places (fused attention, stacked
+/// products), and loses as many bits; which of the two is luckier is chance, twice as unlucky is not.
+const HALF_SLACK: f64 = 2.0;
+/// One rounding to bf16's 8 bits.
+const HALF_ROUNDING: f64 = 1.0 / 512.0;
+/// How far off the original itself may be, of the tensor's norm, for a comparison to say anything.
+const HALF_WORST: f64 = 0.1;
+
 /// The comparisons of one case.
 pub struct Checks<'a> {
     case: &'a Case,
@@ -81,6 +93,23 @@ impl<'a> Checks<'a> {
     pub fn compare(&mut self, name: &str, actual: &Tensor, tolerance: Tolerance) -> anyhow::Result<()> {
         let expected = self.expected(name)?;
         self.compare_with(name, actual, expected, tolerance)
+    }
+
+    /// Compares `actual`, a state or a loss in the case's precision, with the expected tensor `name`. In half precision
+    /// `fp32/NAME` is the measure: quern may not be much further from it than the original is, and then differs from
+    /// the original by no more than both distances together.
+    pub fn states(&mut self, name: &str, actual: &Tensor) -> anyhow::Result<()> {
+        if self.case.kind()? == Kind::Float {
+            return self.compare(name, actual, STATES);
+        }
+        let exact = format!("fp32/{name}");
+        let precise = self.expected(&exact)?.to_kind(Kind::Double);
+        let distance = (self.expected(name)?.to_kind(Kind::Double) - &precise).norm().double_value(&[]);
+        if distance > HALF_WORST * precise.norm().double_value(&[]) {
+            bail!("{name}: the original in half precision is too far from fp32 for the case to say anything");
+        }
+        self.compare(&exact, actual, Tolerance::Norm { rel: HALF_ROUNDING, abs: HALF_SLACK * distance })?;
+        self.compare(name, actual, Tolerance::Norm { rel: HALF_ROUNDING, abs: (1.0 + HALF_SLACK) * distance })
     }
 
     /// Compares `actual` with `expected`, a reading of the expected tensor `name` (which must be claimed by [`expected`](Checks::expected)).

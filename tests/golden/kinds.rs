@@ -15,7 +15,8 @@ pub type Check = fn(&Case, &mut Checks) -> anyhow::Result<()>;
 const KINDS: &[(&str, Check)] = &[
     ("blip_caption", blip::check),
     ("clip_rank", clip::check),
-    ("clip_vit", vit::check),
+    ("clip_vit", vit::check_clip),
+    ("eva_vit", vit::check_eva),
     ("optimiser_schedule", optimiser::check),
     ("preprocess", preprocess::check),
     ("qformer_generate", qformer::check_generate),

@@ -19,35 +19,40 @@ import torch
 import cases
 
 
-def makers():
-    """Every kind's stem -> its maker and the dtypes in which cases are made."""
+MODULES = [importlib.import_module(f"cases.{module.name}") for module in pkgutil.iter_modules(cases.__path__)]
+
+
+def offered(table):
+    """What the modules of cases/ offer under the name `table`, in one."""
     found = {}
-    for module in pkgutil.iter_modules(cases.__path__):
-        module = importlib.import_module(f"cases.{module.name}")
-        for stem, maker in getattr(module, "KINDS", {}).items():
+    for module in MODULES:
+        for stem, entry in getattr(module, table, {}).items():
             assert stem not in found, f"two modules of cases/ make {stem}"
-            found[stem] = maker, [torch.float32, *getattr(module, "DTYPES", {}).get(stem, [])]
+            found[stem] = entry
     return found
 
 
 def main():
-    kinds = makers()
+    makers, sets, half = offered("KINDS"), offered("SETS"), offered("DTYPES")
+    kinds = sorted([*makers, *sets])
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=3, help="cases of each kind; of those in half precision, one")
-    parser.add_argument("--kinds", nargs="+", choices=sorted(kinds), default=sorted(kinds))
+    parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with torch.no_grad():
         for kind in options.kinds:
-            maker, dtypes = kinds[kind]
-            for dtype in dtypes:
-                name = str(dtype).removeprefix("torch.")
-                for seed in range(options.seed, options.seed + (options.count if dtype == torch.float32 else 1)):
+            if kind in sets:
+                sets[kind](options.out)
+                continue
+            for dtype in [torch.float32, *half.get(kind, [])]:
+                whole, name = dtype == torch.float32, str(dtype).removeprefix("torch.")
+                for seed in range(options.seed, options.seed + (options.count if whole else 1)):
                     torch.manual_seed(seed)
-                    folder = options.out / (f"{kind}_{seed}" if dtype == torch.float32 else f"{kind}_{name}_{seed}")
-                    maker(random.Random(f"{kind} {name} {seed}"), folder, dtype)
+                    folder = options.out / (f"{kind}_{seed}" if whole else f"{kind}_{name}_{seed}")
+                    makers[kind](random.Random(f"{kind} {name} {seed}"), folder, dtype)
 
 
 if __name__ == "__main__":
