@@ -6,8 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The files of a model folder besides its weights that determine what it computes.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 10] = [
     "config.json",
+    "open_clip_config.json",
     "preprocessor_config.json",
     "processor_config.json",
     "tokenizer.json",

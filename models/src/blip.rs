@@ -203,7 +203,7 @@ impl Blip {
     }
 
     /// Takes the model from `scope`.
-    pub(crate) fn from_scope(scope: &Scope, config: BlipConfig) -> Result<Self, WeightsError> {
+    pub fn from_scope(scope: &Scope, config: BlipConfig) -> Result<Self, WeightsError> {
         let vision_model = VisionEncoder::load(&scope.sub("vision_model"), &config.vision_config)?;
         let width = config.vision_config.hidden_size;
         let text_decoder = TextDecoder::load(&scope.sub("text_decoder"), &config.text_config, width)?;

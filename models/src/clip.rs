@@ -14,7 +14,7 @@ use crate::weights::{Scope, Weights, WeightsError};
 
 mod config;
 mod names;
-mod open_clip;
+pub(crate) mod open_clip;
 
 pub(crate) use config::ClipFolder;
 use config::LEGACY_EOS;
@@ -148,3 +148,6 @@ pub fn unit(embeds: &Tensor) -> Tensor {
     let norm = embeds.norm_scalaropt_dim(2, [-1i64], true);
     embeds / norm
 }
+
+#[cfg(test)]
+mod tests;

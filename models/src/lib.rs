@@ -14,6 +14,7 @@ pub mod opt;
 pub mod patches;
 pub mod pre_norm;
 pub mod preprocessor;
+pub mod presets;
 pub mod qformer;
 pub mod source;
 pub mod t5;
@@ -21,3 +22,6 @@ pub mod tokenize;
 pub mod tower;
 pub mod vit;
 pub mod weights;
+
+#[cfg(test)]
+mod testing;

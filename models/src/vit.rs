@@ -32,6 +32,9 @@ const IMAGE_ENCODER: Role = Role {
 const OTHER_CLIP_PARTS: [&str; 5] =
     ["text_model.", "text_projection.", "visual_projection.", "logit_scale", "vision_model.post_layernorm."];
 
+/// LAVIS' own files, by name.
+const LAVIS_FILES: [&str; 2] = ["eva_vit_g.pth", "clip_vit_L.pth"];
+
 /// LAVIS' interpolation of CLIP's positions for other image sizes.
 const CLIP_ALIGN_CORNERS: bool = true;
 
@@ -175,7 +178,8 @@ impl Found {
             return Ok(Found { config: Some(FrozenConfig::Clip(config.vision_config)), weights });
         }
         if !file.is_file() {
-            return Ok(Found { config: None, weights: path.to_owned() });
+            let lavis = LAVIS_FILES.map(|name| path.join(name)).into_iter().find(|file| file.is_file());
+            return Ok(Found { config: None, weights: lavis.unwrap_or_else(|| path.to_owned()) });
         }
         let model_type = IMAGE_ENCODER.check(path)?;
         let config = match model_type.as_str() {

@@ -19,6 +19,7 @@ mod checks;
 mod clip;
 mod kinds;
 mod optimiser;
+mod parameters;
 mod preprocess;
 mod qformer;
 mod text;

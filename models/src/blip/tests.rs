@@ -1,33 +1,7 @@
-use std::cell::Cell;
-
 use super::*;
-use crate::weights::TensorSource;
+use crate::testing::{Arbitrary, arbitrary, declared, distance, message, model_folder};
 
-/// Pseudo-random values for whatever is declared.
-#[derive(Default)]
-struct Arbitrary {
-    taken: Cell<i64>,
-}
-
-impl TensorSource for Arbitrary {
-    fn tensor(&self, _: &str, shape: &[i64]) -> Result<Tensor, WeightsError> {
-        self.taken.set(self.taken.get() + 1);
-        let count: i64 = shape.iter().product();
-        let ramp = Tensor::arange(count, (Kind::Double, Device::Cpu)) + (self.taken.get() * 1000) as f64;
-        let values = ((ramp * 12.9898).sin() * 43758.5453).frac() - 0.25;
-        Ok(values.to_kind(Kind::Float).reshape(shape))
-    }
-
-    fn has(&self, _: &str) -> bool {
-        true
-    }
-
-    fn tied(&self, _: &str, _: &str, _: &Tensor) -> Result<(), WeightsError> {
-        Ok(())
-    }
-}
-
-fn tiny() -> Blip {
+fn tiny_config() -> BlipConfig {
     let text = BlipTextConfig {
         vocab_size: 30,
         hidden_size: 16,
@@ -48,13 +22,15 @@ fn tiny() -> Blip {
         patch_size: 8,
         ..BlipVisionConfig::default()
     };
-    let source = Arbitrary::default();
-    Blip::from_scope(&Scope::root(&source), BlipConfig { text_config: text, vision_config: vision }).unwrap()
+    BlipConfig { text_config: text, vision_config: vision }
+}
+
+fn tiny() -> Blip {
+    Blip::from_scope(&Scope::root(&Arbitrary::default()), tiny_config()).unwrap()
 }
 
 fn images(count: i64) -> Tensor {
-    let shape = [count, 3, 16, 16];
-    Arbitrary::default().tensor("pixels", &shape).unwrap()
+    arbitrary(0, &[count, 3, 16, 16])
 }
 
 /// Captions of an image share its keys and are computed beside other images; neither may show.
@@ -99,4 +75,62 @@ fn captions_longer_than_the_position_embedding_are_refused() {
     let blip = tiny();
     let states = blip.encode_images(&images(1));
     let _ = blip.greedy(&states, &[], &Constraints { min_length: 0, max_length: 13, repetition_penalty: 1.0 });
+}
+
+#[test]
+fn half_precision_is_near_full_and_captions() {
+    let tensors = declared(|scope| Blip::from_scope(scope, tiny_config()));
+    let [full, half, other] = [Kind::Float, Kind::BFloat16, Kind::Half].map(|kind| {
+        let tensors = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+        Blip::from_weights(&Weights::from_tensors(tensors, "case", Device::Cpu, kind).unwrap(), tiny_config()).unwrap()
+    });
+    let ids = Tensor::from_slice2(&[[28i64, 7, 8, 4], [28, 9, 4, 0]]);
+    let mask = ids.ne(0).to_kind(Kind::Int64);
+    let exact = full.logits(&full.encode_images(&images(2)), &ids, &mask);
+    for (half, kind) in [(half, Kind::BFloat16), (other, Kind::Half)] {
+        let states = half.encode_images(&images(2));
+        let logits = half.logits(&states, &ids, &mask);
+        assert_eq!((states.kind(), logits.kind()), (kind, kind));
+        let off = distance(&logits, &exact);
+        assert!(off > 0.0 && off < 0.05, "{off} in {kind:?}");
+        let constraints = Constraints { min_length: 4, max_length: 10, repetition_penalty: 1.1 };
+        assert_eq!(half.greedy(&states, &[7], &constraints).size()[0], 2);
+        let sampling = SamplingOptions {
+            top_p: 0.9,
+            top_k: None,
+            temperature: 1.0,
+            min_length: 4,
+            max_length: 10,
+            repetition_penalty: 1.1,
+        };
+        assert_eq!(half.nucleus(&states, 3, &[], &sampling, &mut |lane, _| lane as f64 / 6.0).len(), 6);
+        let beams = BeamOptions {
+            constraints,
+            beams: 2,
+            length_penalty: 1.0,
+            early_stopping: false,
+            score: generate::BeamScore::Generated,
+        };
+        assert_eq!(half.beam(&states, &[], &beams).scores.len(), 2);
+    }
+}
+
+#[test]
+fn another_model_is_no_captioner() {
+    let tensors = declared(|scope| Blip::from_scope(scope, tiny_config()));
+    for (json, parts) in [
+        (r#"{"model_type": "t5", "vocab_size": 32128}"#, ["model_type of the captioner", "be blip", "found t5"]),
+        (
+            r#"{"model_type": "blip", "architectures": ["BlipForImageTextRetrieval"]}"#,
+            ["architectures of the captioner", "be BlipForConditionalGeneration", "found BlipForImageTextRetrieval"],
+        ),
+        (
+            r#"{"model_type": "blip", "text_config": {"num_attention_heads": 7}, "vision_config": {}}"#,
+            ["text_config.hidden_size", "num_attention_heads 7", "found 768"],
+        ),
+    ] {
+        let folder = model_folder(&[("config.json", json)], "model.safetensors", &tensors);
+        let text = message(Blip::load(folder.path(), Device::Cpu, Kind::Float));
+        assert!(text.contains("config.json") && parts.iter().all(|part| text.contains(part)), "{text}");
+    }
 }

@@ -188,7 +188,7 @@ impl ClipFolder {
             let path = folder.join(open_clip::CONFIG_FILE);
             let config = open_clip::read(&path)?;
             config.check(&path)?;
-            return Ok(ClipFolder { config, weights: folder.join(open_clip::WEIGHTS_FILE) });
+            return Ok(ClipFolder { config, weights: open_clip::weights(folder) });
         }
         let config: ClipConfig = role.config(folder)?;
         config.check(&folder.join(CONFIG_FILE))?;

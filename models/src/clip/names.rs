@@ -16,7 +16,7 @@ pub enum ClipLayout {
 }
 
 /// OpenAI's names in an image tower -> Hugging Face's; those that end in a dot are prefixes.
-const VISION_NAMES: [(&str, &str); 7] = [
+pub(super) const VISION_NAMES: [(&str, &str); 7] = [
     ("conv1.", "vision_model.embeddings.patch_embedding."),
     ("class_embedding", "vision_model.embeddings.class_embedding"),
     ("positional_embedding", "vision_model.embeddings.position_embedding.weight"),
@@ -27,7 +27,7 @@ const VISION_NAMES: [(&str, &str); 7] = [
 ];
 
 /// The same of a text tower.
-const TEXT_NAMES: [(&str, &str); 5] = [
+pub(super) const TEXT_NAMES: [(&str, &str); 5] = [
     ("token_embedding.", "text_model.embeddings.token_embedding."),
     ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
     ("transformer.resblocks.", "text_model.encoder.layers."),
@@ -36,7 +36,7 @@ const TEXT_NAMES: [(&str, &str); 5] = [
 ];
 
 /// The same of a block's parts.
-const BLOCK_NAMES: [(&str, &str); 6] = [
+pub(super) const BLOCK_NAMES: [(&str, &str); 6] = [
     (".ln_1.", ".layer_norm1."),
     (".ln_2.", ".layer_norm2."),
     (".attn.in_proj_", ".self_attn.qkv."),

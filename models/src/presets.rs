@@ -1,0 +1,134 @@
+//! The public models of the paper: their configs, and how many parameters a model of a config has.
+//!
+//! `models/presets/NAME.json` holds a model's kind, where its checkpoint is to be had, and its config with the fields and
+//! values of the public `config.json`. A file that is added there needs a line in [`PRESETS`]; a new kind of model, a
+//! variant of [`Model`]. The parity script counts every file's parameters with transformers, on PyTorch's meta device.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::blip::{Blip, BlipConfig};
+use crate::clip::{Clip, ClipConfig, ClipLayout};
+use crate::config::config_value;
+use crate::eva::{EvaConfig, EvaLayout};
+use crate::tower::Tower;
+use crate::vit::FrozenConfig;
+use crate::weights::{WeightsError, parameter_count};
+
+/// Every preset's file, by name.
+const PRESETS: [(&str, &str); 9] = [
+    ("blip-image-captioning-base", include_str!("../presets/blip-image-captioning-base.json")),
+    ("blip-image-captioning-large", include_str!("../presets/blip-image-captioning-large.json")),
+    ("clip-vit-base-patch32", include_str!("../presets/clip-vit-base-patch32.json")),
+    ("clip-vit-large-patch14", include_str!("../presets/clip-vit-large-patch14.json")),
+    ("clip-vit-large-patch14-336", include_str!("../presets/clip-vit-large-patch14-336.json")),
+    ("clip-vit-large-patch14-encoder", include_str!("../presets/clip-vit-large-patch14-encoder.json")),
+    ("eva-vit-g-14-224", include_str!("../presets/eva-vit-g-14-224.json")),
+    ("eva-vit-g-14-224-lavis", include_str!("../presets/eva-vit-g-14-224-lavis.json")),
+    ("eva-vit-g-14-364", include_str!("../presets/eva-vit-g-14-364.json")),
+];
+
+/// A public model.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preset {
+    /// What is built.
+    pub model: Model,
+    /// On the Hugging Face hub (`owner/name`), or LAVIS' file.
+    pub repository: String,
+    /// As the public `config.json` has it.
+    pub config: Value,
+}
+
+/// A model that a config describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Model {
+    /// The captioner.
+    Blip,
+    /// The ranker.
+    Clip,
+    /// CLIP's image tower without its last block.
+    ClipEncoder,
+    /// EVA-CLIP's image tower in Hugging Face's layout, whose keys have a bias (of zeros).
+    EvaEncoder,
+    /// The same in LAVIS' layout, without it.
+    EvaEncoderLavis,
+}
+
+impl Preset {
+    /// Every preset's name.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        PRESETS.iter().map(|(name, _)| *name)
+    }
+
+    /// The preset of this name.
+    pub fn find(name: &str) -> Option<Self> {
+        let (_, json) = PRESETS.iter().find(|(known, _)| *known == name)?;
+        Some(serde_json::from_str(json).unwrap_or_else(|error| panic!("presets/{name}.json: {error}")))
+    }
+
+    /// Its number of parameters.
+    pub fn parameters(&self) -> Result<i64, WeightsError> {
+        self.model.parameters(&self.config)
+    }
+}
+
+impl Model {
+    /// The number of parameters of this model with `config`. Nothing of its size is allocated.
+    pub fn parameters(self, config: &Value) -> Result<i64, WeightsError> {
+        match self {
+            Model::Blip => {
+                let config: BlipConfig = value(config)?;
+                parameter_count(|scope| Blip::from_scope(scope, config))
+            }
+            Model::Clip => {
+                let config: ClipConfig = value(config)?;
+                parameter_count(|scope| Clip::from_scope(scope, config, ClipLayout::HuggingFace.qkv()))
+            }
+            Model::ClipEncoder => {
+                let shape = FrozenConfig::Clip(value::<ClipConfig>(config)?.vision_config).shape();
+                parameter_count(|scope| Tower::load(scope, &shape))
+            }
+            Model::EvaEncoder => {
+                let shape = FrozenConfig::Eva(value(config)?).shape();
+                parameter_count(|scope| Tower::load(scope, &shape))
+            }
+            Model::EvaEncoderLavis => {
+                let config: EvaConfig = value(config)?;
+                parameter_count(|scope| Tower::load(scope, &config.tower(EvaLayout::Lavis)))
+            }
+        }
+    }
+}
+
+fn value<T: DeserializeOwned>(config: &Value) -> Result<T, WeightsError> {
+    config_value("the config", config.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the parity script counts them with transformers, and LAVIS' names, on the meta device.
+    const COUNTS: [(&str, i64); 9] = [
+        ("blip-image-captioning-base", 223_971_644),
+        ("blip-image-captioning-large", 446_290_492),
+        ("clip-vit-base-patch32", 151_277_313),
+        ("clip-vit-large-patch14", 427_616_513),
+        ("clip-vit-large-patch14-336", 427_944_193),
+        ("clip-vit-large-patch14-encoder", 290_581_504),
+        ("eva-vit-g-14-224", 985_949_440),
+        ("eva-vit-g-14-224-lavis", 985_894_528),
+        ("eva-vit-g-14-364", 986_540_800),
+    ];
+
+    #[test]
+    fn presets_have_as_many_parameters_as_the_originals() {
+        assert_eq!(COUNTS.map(|(name, _)| name), PRESETS.map(|(name, _)| name));
+        for (name, parameters) in COUNTS {
+            assert_eq!(Preset::find(name).expect("a name of the list").parameters().unwrap(), parameters, "{name}");
+        }
+    }
+}
