@@ -13,13 +13,14 @@ mod environment;
 mod hub;
 mod store;
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use url::Url;
 
 use crate::weights::{WEIGHT_FILES, WeightFile, WeightsError, shards};
 
-pub use environment::Environment;
+use environment::Environment;
 
 /// The files beside its weights that determine what a model computes.
 const SETTINGS: [&str; 13] = [
@@ -249,6 +250,16 @@ fn model(files: &mut impl Files, wanted: Wanted) -> Result<PathBuf, SourceError>
         return Ok(parent(path));
     }
     Err(files.nothing(WEIGHT_FILES.map(|(name, _)| name).join(" or ")))
+}
+
+/// Waits until nobody else on this machine fetches what `path` stands for; they begin when the file is dropped. The
+/// workers of a machine start together, and one of them is enough to fetch.
+fn lock(path: &Path) -> Result<File, SourceError> {
+    let failed = |source| SourceError::Cache { path: path.to_path_buf(), source };
+    fs::create_dir_all(path.parent().unwrap_or(Path::new(""))).map_err(failed)?;
+    let file = File::create(path).map_err(failed)?;
+    file.lock().map_err(failed)?;
+    Ok(file)
 }
 
 fn parent(file: PathBuf) -> PathBuf {

@@ -1,11 +1,12 @@
 //! A repository of the Hugging Face Hub, through its client and in its cache.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use hf_hub::repository::RepoTypeModel;
 use hf_hub::{HFClient, HFError, HFRepositorySync};
 
-use super::{Environment, Files, SourceError};
+use super::{Environment, Files, SourceError, lock};
 
 /// A repository at one revision.
 pub struct Repository {
@@ -16,6 +17,8 @@ pub struct Repository {
     offline: bool,
     cache: PathBuf,
     found: bool,
+    /// Held while this lives. The client's own locks are per file, and whoever waited for one fetches it again.
+    _lock: Option<File>,
 }
 
 impl Repository {
@@ -34,14 +37,25 @@ impl Repository {
         let client = client.build_sync().map_err(|source| failed(&location, "the repository", source))?;
         let repository = client.model(owner, name);
         let (revision, offline) = (revision.map(String::from), environment.offline);
-        Ok(Repository { repository, location, revision, offline, cache, found: false })
+        // A cache that is only read may be read-only.
+        let lock_path = cache.join(".locks").join(format!("quern--{owner}--{name}.lock"));
+        let lock = (!offline).then(|| lock(&lock_path)).transpose()?;
+        Ok(Repository { repository, location, revision, offline, cache, found: false, _lock: lock })
     }
 }
 
 impl Files for Repository {
     fn get(&mut self, name: &str) -> Result<Option<PathBuf>, SourceError> {
-        let file = self.repository.download_file().filename(name).local_files_only(self.offline);
-        match file.maybe_revision(self.revision.clone()).send() {
+        let download = || {
+            let file = self.repository.download_file().filename(name).local_files_only(self.offline);
+            file.maybe_revision(self.revision.clone()).send()
+        };
+        let mut result = download();
+        // Python fetches the same file; the client gives up after ten seconds.
+        while let Err(HFError::CacheLockTimeout { .. }) = result {
+            result = download();
+        }
+        match result {
             Ok(path) => {
                 if !self.found {
                     self.revision = commit(&path).or(self.revision.take());

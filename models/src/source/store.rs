@@ -4,11 +4,10 @@
 //! written under another name and renamed when it is whole; a killed fetch leaves nothing that would be read.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::future::Future;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::{Environment, Files, SourceError};
+use super::{Environment, Files, SourceError, lock};
 
 /// Hexadecimal digits of a URL's digest in its cache folder's name.
 const DIGEST_DIGITS: usize = 16;
@@ -25,6 +24,8 @@ const DIGEST_DIGITS: usize = 16;
 const CREDENTIALS: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 /// Where the tags of fetched files are, beside them.
 const TAGS: &str = ".tags";
+/// Locked by whoever fetches into the folder.
+const LOCK: &str = ".lock";
 
 /// What tells one version of an object from another.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,8 @@ pub struct Mirror {
     prefix: object_store::path::Path,
     url: String,
     folder: PathBuf,
+    /// Held while this lives.
+    _lock: File,
 }
 
 impl Mirror {
@@ -57,7 +60,8 @@ impl Mirror {
         let (store, prefix) = object_store::parse_url_opts(folder, options)
             .map_err(|source| SourceError::Store { url: url.clone(), source })?;
         let folder = environment.model_cache.join(cache_name(&url));
-        Ok(Mirror { store, prefix, url, folder })
+        let lock = lock(&folder.join(LOCK))?;
+        Ok(Mirror { store, prefix, url, folder, _lock: lock })
     }
 
     async fn fetch(&self, name: &str) -> Result<Option<PathBuf>, SourceError> {
@@ -135,8 +139,9 @@ async fn save(
     let failed = |error| cache_error(path, error);
     let folder = path.parent().unwrap_or(Path::new(""));
     fs::create_dir_all(folder).map_err(failed)?;
-    let staging = Staging(folder.join(staging_name(path)));
-    let mut file = fs::File::create(&staging.0).map_err(failed)?;
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let staging = Staging(folder.join(format!(".{name}.part")));
+    let mut file = File::create(&staging.0).map_err(failed)?;
     let mut found = 0;
     let mut content = std::pin::pin!(content);
     while let Some(bytes) = content.next().await {
@@ -149,13 +154,6 @@ async fn save(
     }
     file.sync_all().map_err(failed)?;
     fs::rename(&staging.0, path).map_err(failed)
-}
-
-/// Of this call alone: several processes and threads may fetch the same model.
-fn staging_name(path: &Path) -> String {
-    static CALLS: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-    format!(".{name}.{}-{}.part", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A file that goes unless it was renamed.

@@ -43,7 +43,7 @@ fn a_folder_is_mirrored_and_fetched_again_only_where_it_changed() {
     let url = format!("{}/models/blip", server.url);
     let gets = || server.asked().iter().filter(|line| line.starts_with("GET")).count();
     let model = fetch(&url, folder.path()).unwrap();
-    assert_eq!(files(&model), [TAGS, "config.json", "pytorch_model.bin"]);
+    assert_eq!(files(&model), [LOCK, TAGS, "config.json", "pytorch_model.bin"]);
     assert_eq!(gets(), 2);
     assert_eq!(fetch(&url, folder.path()).unwrap(), model);
     assert_eq!(gets(), 0);
@@ -59,7 +59,7 @@ fn a_folder_is_mirrored_and_fetched_again_only_where_it_changed() {
     // What went there goes here too.
     site.lock().unwrap().remove(0);
     fetch(&url, folder.path()).unwrap();
-    assert_eq!(files(&model), [TAGS, "pytorch_model.bin"]);
+    assert_eq!(files(&model), [LOCK, TAGS, "pytorch_model.bin"]);
 }
 
 #[test]
@@ -71,6 +71,21 @@ fn a_url_of_a_weights_file_gives_that_file() {
     assert_eq!(fs::read_to_string(path).unwrap(), "weights");
     let missing = fetch(&format!("{}/models/blip/other.pth", server.url), folder.path()).unwrap_err().to_string();
     assert!(missing.contains("/models/blip has no other.pth"), "{missing}");
+}
+
+/// The workers of a machine start together.
+#[test]
+fn what_several_want_is_fetched_once() {
+    let site: Site = Arc::new(Mutex::new(vec![("config.json", "{}"), ("model.safetensors", "weights")]));
+    let (server, folder) = (serve(&site), tempfile::tempdir().unwrap());
+    let url = format!("{}/models/blip", server.url);
+    std::thread::scope(|scope| {
+        let workers = [(); 4].map(|()| scope.spawn(|| fetch(&url, folder.path())));
+        for worker in workers {
+            worker.join().unwrap().unwrap();
+        }
+    });
+    assert_eq!(server.asked().iter().filter(|line| line.starts_with("GET")).count(), 2);
 }
 
 /// Runs itself again with the variables set, since they belong to a process.
