@@ -141,7 +141,7 @@ impl TryFrom<String> for Activation {
             "quick_gelu" => Ok(Activation::QuickGelu),
             "relu" => Ok(Activation::Relu),
             _ => Err(format!(
-                "the activation (hidden_act) should be gelu, gelu_new, gelu_pytorch_tanh, quick_gelu or relu, found {name}"
+                "the activation should be one of gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, relu; found {name}"
             )),
         }
     }

@@ -295,7 +295,10 @@ fn what_is_no_supported_language_model_is_named() {
     assert!(refusal(r#"{"model_type": "bert"}"#).contains("model_type is \"bert\", but a language model is"));
     assert!(refusal("{}").contains("model_type is not given"));
     let error = refusal(r#"{"model_type": "opt", "activation_function": "swish"}"#);
-    assert!(error.contains("config.json: unknown variant `swish`, expected one of `gelu`"), "{error}");
+    assert!(
+        error.contains("config.json: the activation should be one of gelu, ") && error.contains("found swish"),
+        "{error}"
+    );
     let silu = T5Config { feed_forward_proj: "gated-silu".into(), ..t5_config() };
     let error = T5::from_scope(&Scope::root(&Arbitrary::new(&[])), silu, T5Gelu::Config).err().unwrap().to_string();
     assert!(error.contains("feed_forward_proj \"gated-silu\": unknown variant `silu`"), "{error}");

@@ -168,7 +168,7 @@ fn sizes_that_do_not_fit_are_refused_with_file_field_expected_and_found() {
         (
             r#""patch_size": 7"#,
             r#""patch_size": 7, "hidden_act": "silu""#,
-            ["hidden_act", "gelu", "config.json", "found silu"],
+            ["activation", "gelu", "config.json", "found silu"],
         ),
     ] {
         let config = config("blip-2").replace(from, to);
