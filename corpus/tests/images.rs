@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use quern_corpus::images::{
-    CropRounding, EvaluationOptions, ImageError, Orientation, RgbImage, blip_eval, clip_eval, decode, decode_oriented,
-    evaluation_inputs, resize_bicubic,
+    CropRounding, Evaluation, Geometry, ImageError, Orientation, RgbImage, decode, decode_oriented, resize_bicubic,
 };
 use quern_recipes::ImageLimits;
 use safetensors::SafeTensors;
@@ -174,7 +173,38 @@ struct Golden {
     name: String,
     encoded: Vec<u8>,
     expected: BTreeMap<String, Stored>,
-    options: EvaluationOptions,
+    clip_size: u32,
+    blip_size: u32,
+    mean: [f32; 3],
+    std: [f32; 3],
+}
+
+impl Golden {
+    fn read(folder: &Path) -> Self {
+        let config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let three = |name: &str| [0, 1, 2].map(|channel| config[name][channel].as_f64().unwrap() as f32);
+        let size = |name: &str| config[name].as_u64().unwrap() as u32;
+        Golden {
+            name: folder.file_name().unwrap().to_string_lossy().into_owned(),
+            encoded: tensors(&folder.join("inputs.safetensors")).remove("encoded_bytes").unwrap().data,
+            expected: tensors(&folder.join("expected.safetensors")),
+            clip_size: size("clip_size"),
+            blip_size: size("blip_size"),
+            mean: three("mean"),
+            std: three("std"),
+        }
+    }
+
+    fn clip(&self, image: &RgbImage, rounding: CropRounding) -> (RgbImage, Vec<f32>) {
+        let geometry = Geometry::ShortestSide { size: self.clip_size, crop: self.clip_size, rounding };
+        Evaluation { geometry, mean: self.mean, std: self.std }.apply(image)
+    }
+
+    fn blip(&self, image: &RgbImage) -> (RgbImage, Vec<f32>) {
+        let geometry = Geometry::Squash { width: self.blip_size, height: self.blip_size };
+        Evaluation { geometry, mean: self.mean, std: self.std }.apply(image)
+    }
 }
 
 fn goldens() -> Vec<Golden> {
@@ -182,25 +212,7 @@ fn goldens() -> Vec<Golden> {
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
     folders.sort();
-    let golden = |folder: PathBuf| {
-        let config: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
-        let three = |name: &str| [0, 1, 2].map(|channel| config[name][channel].as_f64().unwrap() as f32);
-        Golden {
-            name: folder.file_name().unwrap().to_string_lossy().into_owned(),
-            encoded: tensors(&folder.join("inputs.safetensors")).remove("encoded_bytes").unwrap().data,
-            expected: tensors(&folder.join("expected.safetensors")),
-            options: EvaluationOptions {
-                limits: ImageLimits::default(),
-                orientation: Orientation::Ignore,
-                clip_size: config["clip_size"].as_u64().unwrap() as u32,
-                blip_size: config["blip_size"].as_u64().unwrap() as u32,
-                mean: three("mean"),
-                std: three("std"),
-            },
-        }
-    };
-    folders.into_iter().map(golden).collect()
+    folders.iter().map(|folder| Golden::read(folder)).collect()
 }
 
 fn strided(pixels: &[f32], size: usize, stride: usize) -> Vec<f32> {
@@ -210,40 +222,35 @@ fn strided(pixels: &[f32], size: usize, stride: usize) -> Vec<f32> {
 
 /// Bit-exact from the encoded bytes on, for every tensor of every golden.
 #[test]
-fn evaluation_inputs_are_those_of_pillow() {
+fn evaluation_transforms_are_those_of_pillow() {
     let goldens = goldens();
     assert!(goldens.len() >= 7);
     for golden in &goldens {
         for (orientation, prefix) in [(Orientation::Ignore, ""), (Orientation::Apply, "exif_")] {
-            let options = EvaluationOptions { orientation, ..golden.options };
-            let found = evaluation_inputs(&golden.encoded, &options).unwrap();
-            let mut checked = 0;
-            for (tensor, wanted) in &golden.expected {
-                let of_variant = if prefix.is_empty() { Some(&**tensor) } else { tensor.strip_prefix(prefix) };
-                let image = match of_variant {
-                    Some("decoded_rgb") => &found.decoded,
-                    Some("clip_u8") => &found.clip,
-                    Some("clip_u8_hf") => &found.clip_hf,
-                    Some("blip_u8") => &found.blip,
-                    Some("clip_sample") => {
-                        close(&strided(&found.clip_pixels, options.clip_size as usize, 16), &wanted.floats());
-                        checked += 1;
+            let decoded = decode_oriented(&golden.encoded, &ImageLimits::default(), orientation).unwrap();
+            let (clip, clip_pixels) = golden.clip(&decoded, CropRounding::Torchvision);
+            let (clip_hf, _) = golden.clip(&decoded, CropRounding::HuggingFace);
+            let (blip, blip_pixels) = golden.blip(&decoded);
+            let of_variant = golden.expected.iter().filter(|(name, _)| name.starts_with("exif_") != prefix.is_empty());
+            for (name, wanted) in of_variant {
+                let image = match &name[prefix.len()..] {
+                    "decoded_rgb" => &decoded,
+                    "clip_u8" => &clip,
+                    "clip_u8_hf" => &clip_hf,
+                    "blip_u8" => &blip,
+                    "clip_sample" => {
+                        close(&strided(&clip_pixels, golden.clip_size as usize, 16), &wanted.floats());
                         continue;
                     }
-                    Some("blip_sample") => {
-                        close(&strided(&found.blip_pixels, options.blip_size as usize, 24), &wanted.floats());
-                        checked += 1;
+                    "blip_sample" => {
+                        close(&strided(&blip_pixels, golden.blip_size as usize, 24), &wanted.floats());
                         continue;
                     }
-                    Some(other) if !other.starts_with("exif_") => panic!("{}: unknown tensor {other}", golden.name),
-                    _ => continue,
+                    other => panic!("{}: unknown tensor {other}", golden.name),
                 };
                 let (largest, mean) = difference(image, &wanted.image());
-                assert_eq!(largest, 0, "{}/{tensor}: max {largest}, mean {mean}", golden.name);
-                checked += 1;
+                assert_eq!(largest, 0, "{}/{name}: max {largest}, mean {mean}", golden.name);
             }
-            let expected = golden.expected.keys().filter(|name| name.starts_with("exif_") != prefix.is_empty()).count();
-            assert_eq!(checked, expected, "{}", golden.name);
         }
     }
 }
@@ -254,11 +261,10 @@ fn transforms_are_exact_from_decoded_pixels() {
     let mut seen = 0;
     for golden in goldens() {
         let Some(decoded) = golden.expected.get("decoded_rgb") else { continue };
-        let (decoded, options) = (decoded.image(), golden.options);
-        let clip = clip_eval(&decoded, options.clip_size, options.clip_size, CropRounding::Torchvision);
+        let decoded = decoded.image();
+        let (clip, _) = golden.clip(&decoded, CropRounding::Torchvision);
         assert_eq!(clip, golden.expected["clip_u8"].image(), "{}", golden.name);
-        let blip = blip_eval(&decoded, options.blip_size, options.blip_size);
-        assert_eq!(blip, golden.expected["blip_u8"].image(), "{}", golden.name);
+        assert_eq!(golden.blip(&decoded).0, golden.expected["blip_u8"].image(), "{}", golden.name);
         seen += 1;
     }
     assert!(seen >= 6);

@@ -1,7 +1,7 @@
 //! `preprocess`: encoded bytes through the evaluation transforms of CLIP and BLIP, as Pillow computes them.
 
-use anyhow::{Context, bail, ensure};
-use quern_corpus::images::{EvaluationInputs, EvaluationOptions, Orientation, RgbImage, evaluation_inputs};
+use anyhow::{Context, ensure};
+use quern_corpus::images::{CropRounding, Evaluation, Geometry, Orientation, RgbImage, decode_oriented};
 use quern_recipes::ImageLimits;
 use tch::{Kind, Tensor};
 
@@ -16,63 +16,52 @@ const PIXELS: Tolerance = Tolerance::Elements { rel: 0.0, abs: 2.0 / 255.0 / 0.2
 const CLIP_STRIDE: i64 = 16;
 const BLIP_STRIDE: i64 = 24;
 
-/// The steps that every case holds; `exif_*` are the same for an image that is turned as its EXIF says.
-const ALWAYS: [&str; 4] = ["clip_u8", "clip_sample", "blip_u8", "blip_sample"];
 /// EXIF's number for an image that needs no turning.
 const UPRIGHT: u32 = 1;
 
-/// Checks a case.
+/// Checks a case. `exif_*` are the same steps for an image that is turned as its EXIF says.
 pub fn check(case: &Case, checks: &mut Checks) -> anyhow::Result<()> {
     let encoded: Vec<u8> = Vec::try_from(case.input("encoded_bytes")?)?;
     let file = case.folder.join(case.value::<String>("image")?);
     let stored = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     ensure!(stored == encoded, "{} differs from the input encoded_bytes", file.display());
-    let options = EvaluationOptions {
-        limits: ImageLimits::default(),
-        orientation: Orientation::Ignore,
-        clip_size: case.value("clip_size")?,
-        blip_size: case.value("blip_size")?,
-        mean: case.value("mean")?,
-        std: case.value("std")?,
-    };
-    let turned_options = EvaluationOptions { orientation: Orientation::Apply, ..options };
-    let plain = evaluation_inputs(&encoded, &options)?;
-    let turned = evaluation_inputs(&encoded, &turned_options)?;
-    for step in ALWAYS {
-        compare(checks, step, step, &plain, &options)?;
+    let plain = decode_oriented(&encoded, &ImageLimits::default(), Orientation::Ignore)?;
+    if case.expected.contains_key("decoded_rgb") {
+        checks.compare("decoded_rgb", &image(&plain), LEVELS)?;
     }
-    for step in ["decoded_rgb", "clip_u8_hf"] {
-        let required = step == "clip_u8_hf" && case.value::<f64>("hf_vs_torchvision_clip_maxabs")? > 0.0;
-        if required || case.expected.contains_key(step) {
-            compare(checks, step, step, &plain, &options)?;
-        }
+    transforms(case, checks, "", &plain)?;
+    let differ = case.value::<f64>("hf_vs_torchvision_clip_maxabs")? > 0.0;
+    if differ || case.expected.contains_key("clip_u8_hf") {
+        let (cropped, _) = clip(case, CropRounding::HuggingFace)?.apply(&plain);
+        checks.compare("clip_u8_hf", &image(&cropped), LEVELS)?;
     }
     if case.value::<u32>("exif_orientation")? != UPRIGHT {
-        for step in ALWAYS {
-            compare(checks, &format!("exif_{step}"), step, &turned, &turned_options)?;
-        }
+        let turned = decode_oriented(&encoded, &ImageLimits::default(), Orientation::Apply)?;
+        transforms(case, checks, "exif_", &turned)?;
     }
     Ok(())
 }
 
-/// Compares the step `step` of the transforms with the expected tensor `name`.
-fn compare(
-    checks: &mut Checks,
-    name: &str,
-    step: &str,
-    inputs: &EvaluationInputs,
-    options: &EvaluationOptions,
-) -> anyhow::Result<()> {
-    let (actual, tolerance) = match step {
-        "decoded_rgb" => (image(&inputs.decoded), LEVELS),
-        "clip_u8" => (image(&inputs.clip), LEVELS),
-        "clip_u8_hf" => (image(&inputs.clip_hf), LEVELS),
-        "blip_u8" => (image(&inputs.blip), LEVELS),
-        "clip_sample" => (sample(&inputs.clip_pixels, options.clip_size, CLIP_STRIDE), PIXELS),
-        "blip_sample" => (sample(&inputs.blip_pixels, options.blip_size, BLIP_STRIDE), PIXELS),
-        _ => bail!("{name} is no step of the transforms"),
-    };
-    checks.compare(name, &actual, tolerance)
+/// The transforms of a decoded image, compared with the expected tensors that begin with `prefix`.
+fn transforms(case: &Case, checks: &mut Checks, prefix: &str, decoded: &RgbImage) -> anyhow::Result<()> {
+    let of_clip = (clip(case, CropRounding::Torchvision)?, "clip", CLIP_STRIDE);
+    let size = case.value("blip_size")?;
+    let of_blip = (evaluation(case, Geometry::Squash { width: size, height: size })?, "blip", BLIP_STRIDE);
+    for (evaluation, model, stride) in [of_clip, of_blip] {
+        let (sized, pixels) = evaluation.apply(decoded);
+        checks.compare(&format!("{prefix}{model}_u8"), &image(&sized), LEVELS)?;
+        checks.compare(&format!("{prefix}{model}_sample"), &sample(&pixels, sized.width, stride), PIXELS)?;
+    }
+    Ok(())
+}
+
+fn clip(case: &Case, rounding: CropRounding) -> anyhow::Result<Evaluation> {
+    let size = case.value("clip_size")?;
+    evaluation(case, Geometry::ShortestSide { size, crop: size, rounding })
+}
+
+fn evaluation(case: &Case, geometry: Geometry) -> anyhow::Result<Evaluation> {
+    Ok(Evaluation { geometry, mean: case.value("mean")?, std: case.value("std")? })
 }
 
 /// `[height, width, 3]`

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::EngineError;
 use crate::captioner::Captioner;
-use crate::pixels::{decode_rows, evaluation_pixels};
+use crate::pixels::{decode_rows, evaluation};
 use crate::ranker::Ranker;
 
 /// Captioner and ranker on a device. It may be shared between threads; they take turns.
@@ -91,17 +91,17 @@ impl Engine {
     /// A chunk's outcomes. Every row has a lane, whether it can be decoded or not.
     fn run_chunk(&self, models: &Models, rows: &[RawRow]) -> Vec<RowOutcome> {
         let Models { captioner, ranker } = models;
-        let (for_captioner, for_ranker) = (captioner.preprocessor, ranker.preprocessor);
+        let (for_captioner, for_ranker) = (evaluation(&captioner.preprocessor), evaluation(&ranker.preprocessor));
         let decoded = decode_rows(rows, &self.limits, |image| Pixels {
-            captioner: evaluation_pixels(image, &for_captioner),
-            ranker: evaluation_pixels(image, &for_ranker),
+            captioner: for_captioner.apply(image).1,
+            ranker: for_ranker.apply(image).1,
         });
         if decoded.iter().all(Result::is_err) {
             return decoded.into_iter().filter_map(Result::err).collect();
         }
         let lanes = |of: fn(&Pixels) -> &[f32]| decoded.iter().map(move |pixels| pixels.as_ref().ok().map(of));
-        let captioner_pixels = self.batch(&for_captioner, lanes(|pixels| &pixels.captioner));
-        let ranker_pixels = self.batch(&for_ranker, lanes(|pixels| &pixels.ranker));
+        let captioner_pixels = self.batch(&captioner.preprocessor, lanes(|pixels| &pixels.captioner));
+        let ranker_pixels = self.batch(&ranker.preprocessor, lanes(|pixels| &pixels.ranker));
         let key = |(row, pixels): (&RawRow, &Result<Pixels, _>)| pixels.is_ok().then(|| row.id.key());
         let keys: Vec<Option<u64>> = rows.iter().zip(&decoded).map(key).collect();
 

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use quern_capfilt::{RowOutcome, Stage};
-use quern_corpus::images::{self, CropRounding, RgbImage};
+use quern_corpus::images::{self, CropRounding, Evaluation, Geometry, RgbImage};
 use quern_corpus::reader::RawRow;
 use quern_models::preprocessor::{PreprocessorConfig, Resize};
 use quern_recipes::ImageLimits;
@@ -13,15 +13,15 @@ use quern_recipes::ImageLimits;
 /// Threads that decode at most.
 const MAX_THREADS: usize = 4;
 
-/// The evaluation transform that a model's preprocessor asks for, as `[3, height, width]`.
-pub(crate) fn evaluation_pixels(image: &RgbImage, preprocessor: &PreprocessorConfig) -> Vec<f32> {
-    let resized = match preprocessor.resize {
-        Resize::ShortestSide { size, crop } => images::clip_eval(image, size, crop, CropRounding::HuggingFace),
-        Resize::Squash { width, height } => images::blip_eval(image, width, height),
+/// The evaluation transform that a model's preprocessor asks for.
+pub(crate) fn evaluation(preprocessor: &PreprocessorConfig) -> Evaluation {
+    let geometry = match preprocessor.resize {
+        Resize::ShortestSide { size, crop } => {
+            Geometry::ShortestSide { size, crop, rounding: CropRounding::HuggingFace }
+        }
+        Resize::Squash { width, height } => Geometry::Squash { width, height },
     };
-    let mut pixels = vec![0.0; resized.pixels.len()];
-    images::normalise_into(&resized, preprocessor.mean, preprocessor.std, &mut pixels);
-    pixels
+    Evaluation { geometry, mean: preprocessor.mean, std: preprocessor.std }
 }
 
 /// Decodes every row's image and makes of it what `prepare` makes; a row without a decodable image gets the outcome that

@@ -18,14 +18,62 @@ pub enum CropRounding {
     HuggingFace,
 }
 
-/// CLIP's evaluation transform: the shortest side to `size`, bicubic, then a centre crop of `crop` x `crop`. Where the
-/// resized image is smaller than the crop, black is added around it.
+/// What becomes of an image's sides before a frozen model sees it; always bicubic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Geometry {
+    /// CLIP: the shortest side becomes `size`, then a square of side `crop` is cut from the centre. Where the resized
+    /// image is smaller than the crop, black is added around it.
+    ShortestSide {
+        /// Of the resized image.
+        size: u32,
+        /// Side of the square.
+        crop: u32,
+        /// Whose centre it is.
+        rounding: CropRounding,
+    },
+    /// BLIP: both sides are set, whatever the aspect ratio.
+    Squash {
+        /// In pixels.
+        width: u32,
+        /// In pixels.
+        height: u32,
+    },
+}
+
+/// The evaluation transform of a frozen model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evaluation {
+    /// What becomes of the sides.
+    pub geometry: Geometry,
+    /// Mean per channel, on the scale of 0 to 1.
+    pub mean: [f32; 3],
+    /// Standard deviation per channel.
+    pub std: [f32; 3],
+}
+
+impl Evaluation {
+    /// The image at the model's size, and the same normalised: `[3, height, width]`.
+    ///
+    /// # Panics
+    /// If a side is 0, of the image or of the result.
+    pub fn apply(&self, image: &RgbImage) -> (RgbImage, Vec<f32>) {
+        let sized = match self.geometry {
+            Geometry::ShortestSide { size, crop, rounding } => clip_eval(image, size, crop, rounding),
+            Geometry::Squash { width, height } => blip_eval(image, width, height),
+        };
+        let mut pixels = vec![0.0; sized.pixels.len()];
+        normalise_into(&sized, self.mean, self.std, &mut pixels);
+        (sized, pixels)
+    }
+}
+
+/// CLIP's evaluation geometry: see [`Geometry::ShortestSide`].
 ///
 /// # Panics
 /// If `size` or `crop` is 0, or the image has no pixels.
-pub fn clip_eval(image: &RgbImage, size: u32, crop: u32, crop_rounding: CropRounding) -> RgbImage {
+pub fn clip_eval(image: &RgbImage, size: u32, crop: u32, rounding: CropRounding) -> RgbImage {
     let (width, height) = shortest_side(image.width, image.height, size);
-    let (left, top) = (crop_offset(width, crop, crop_rounding), crop_offset(height, crop, crop_rounding));
+    let (left, top) = (crop_offset(width, crop, rounding), crop_offset(height, crop, rounding));
     let visible = |offset: i64, whole: u32| {
         let start = offset.max(0) as u32;
         start..(offset + i64::from(crop)).min(i64::from(whole)) as u32
@@ -37,7 +85,7 @@ pub fn clip_eval(image: &RgbImage, size: u32, crop: u32, crop_rounding: CropRoun
     pad(&part, crop, (-left).max(0) as usize, (-top).max(0) as usize)
 }
 
-/// BLIP's evaluation transform: both sides squashed to size, bicubic.
+/// BLIP's evaluation geometry: see [`Geometry::Squash`].
 ///
 /// # Panics
 /// If a side is 0, of the image or of the result.
