@@ -119,6 +119,19 @@ fn a_removed_tensor_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_removed_gradient_is_an_error_that_names_it() {
+    for name in ["grad_lavis/query_tokens", "grad_exact/temp"] {
+        let copied = Copied::of("qformer_stage1_w2", "qformer_stage1_w2");
+        let mut expected = copied.expected();
+        assert!(expected.remove(name).is_some(), "{name} was there");
+        copied.write(&expected);
+        let output = golden(&copied.path());
+        let text = printed(&output);
+        assert!(output.status.code() == Some(1) && text.contains("ERROR") && text.contains(name), "{text}");
+    }
+}
+
+#[test]
 fn a_tensor_that_nothing_compares_is_an_error_that_names_it() {
     let copied = Copied::of("clip_vit", "clip_vit");
     let mut expected = copied.expected();
