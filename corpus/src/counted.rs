@@ -1,4 +1,4 @@
-//! For tests: a store that counts the bytes that are read from it.
+//! For tests: a store that counts the bytes that are read from it, and fails where it is told to.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +15,18 @@ use object_store::{
 pub(crate) struct Counted<S> {
     inner: S,
     bytes: AtomicU64,
+    failing: Option<&'static str>,
 }
 
 impl<S> Counted<S> {
     /// Counts from 0.
     pub fn new(inner: S) -> Self {
-        Counted { inner, bytes: AtomicU64::new(0) }
+        Counted { inner, bytes: AtomicU64::new(0), failing: None }
+    }
+
+    /// Cuts the connection when the object of this name is read.
+    pub fn failing(inner: S, name: &'static str) -> Self {
+        Counted { failing: Some(name), ..Counted::new(inner) }
     }
 
     /// Bytes read so far.
@@ -38,6 +44,9 @@ impl<S: ObjectStore> fmt::Display for Counted<S> {
 #[async_trait::async_trait]
 impl<S: ObjectStore> ObjectStore for Counted<S> {
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        if self.failing.is_some_and(|name| at.filename() == Some(name)) {
+            return Err(object_store::Error::Generic { store: "test", source: "the connection was cut".into() });
+        }
         let result = self.inner.get_opts(at, options).await?;
         self.bytes.fetch_add(result.range.end - result.range.start, Ordering::SeqCst);
         Ok(result)

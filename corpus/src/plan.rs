@@ -42,7 +42,7 @@ pub struct UnreadableFile {
 /// Why a data set has no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// The folder can't be opened or listed.
+    /// The folder can't be opened or listed, or the store fails before all footers are read.
     #[error("data set `{dataset}`: {source}")]
     Store {
         /// The data set's name.
@@ -85,8 +85,8 @@ pub enum PlanError {
 /// Plans a data set's shards of `shard_rows` rows at most, reading nothing but listings and footers.
 ///
 /// # Errors
-/// When the folder can't be listed or has no parquet file, or when no file has the recipe's columns. A file that
-/// can't be read is no error: see [`DatasetPlan::unreadable`].
+/// When the folder can't be listed or has no parquet file, when no file has the recipe's columns, or when the store
+/// fails. A file that can't be read is no error: see [`DatasetPlan::unreadable`].
 ///
 /// # Panics
 /// If `shard_rows` is 0.
@@ -125,6 +125,8 @@ pub async fn plan_folder(folder: &Folder, dataset: &Dataset, shard_rows: u64) ->
             Ok(groups) => {
                 plan.shards.extend(cut(&groups, shard_rows).into_iter().map(|(start, rows)| spec(start, rows)))
             }
+            // A file must not be given up for good because its store was out of order for a while.
+            Err(FooterError::Store(error)) if error.is_passing() => return Err(store_error(dataset, error)),
             Err(reason) => plan.unreadable.push(UnreadableFile { shard: spec(0, 0), reason: reason.to_string() }),
         }
     }
@@ -153,8 +155,6 @@ fn store_error(dataset: &Dataset, source: StoreError) -> PlanError {
 enum FooterError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("cannot be read: {0}")]
-    Fetch(#[from] object_store::Error),
     #[error("not a readable parquet file: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),
     #[error("{0} rows, but at most {MAX_ROWS} are counted per file; split the file")]
@@ -166,7 +166,8 @@ enum FooterError {
 /// The row count of each of a file's row groups.
 async fn read_footer(folder: &Folder, dataset: &Dataset, file: &str, size: u64) -> Result<Vec<u64>, FooterError> {
     let path = folder.path_of(file)?;
-    let mut parquet = ParquetFile::open(folder.store.clone(), path, size).await?;
+    let opened = ParquetFile::open(folder.store.clone(), path, size).await;
+    let mut parquet = opened.map_err(|error| StoreError::new("read", folder.url_of(file), error))?;
     let metadata = parquet.get_metadata(None).await?;
     columns::find(metadata.file_metadata().schema_descr(), &dataset.columns)?;
     let groups = row_groups(&metadata);

@@ -103,6 +103,18 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// Whether the store failed, or this process, which another try may mend, and not the file.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            ReadError::Store(error) => error.is_passing(),
+            ReadError::Parquet { source: ParquetError::External(cause), .. } => {
+                cause.downcast_ref::<object_store::Error>().is_some_and(store::is_passing)
+            }
+            ReadError::Task { .. } => true,
+            ReadError::Columns { .. } | ReadError::OutOfRange { .. } | ReadError::Parquet { .. } => false,
+        }
+    }
+
     /// A short word for tables and metrics.
     pub fn reason(&self) -> &'static str {
         match self {

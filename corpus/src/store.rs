@@ -71,7 +71,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    fn new(action: &'static str, url: String, source: object_store::Error) -> Self {
+    /// Whether another try may do better: the store failed, and neither is the object missing nor was access refused.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            StoreError::NoSpace { .. } | StoreError::Failed { .. } => true,
+            StoreError::Location { .. } | StoreError::NotFound { .. } | StoreError::Denied { .. } => false,
+        }
+    }
+
+    pub(crate) fn new(action: &'static str, url: String, source: object_store::Error) -> Self {
         match source {
             object_store::Error::NotFound { .. } => StoreError::NotFound { url },
             source @ (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }) => {
@@ -87,11 +95,21 @@ impl StoreError {
     }
 }
 
-/// The kind of the I/O error among an error's causes.
+/// As [`StoreError::is_passing`], of a store's own error.
+pub(crate) fn is_passing(error: &object_store::Error) -> bool {
+    use object_store::Error;
+    let refused =
+        matches!(error, Error::NotFound { .. } | Error::PermissionDenied { .. } | Error::Unauthenticated { .. });
+    !refused && !matches!(io_kind(error), Some(io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied))
+}
+
+/// The kind of the I/O error among an error's causes; one that only wraps another says nothing.
 fn io_kind(error: &object_store::Error) -> Option<io::ErrorKind> {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && io.kind() != io::ErrorKind::Other
+        {
             return Some(io.kind());
         }
         cause = error.source();
@@ -348,6 +366,8 @@ mod tests {
     fn a_full_disk_is_recognised() {
         let io = io::Error::from(io::ErrorKind::StorageFull);
         let error = object_store::Error::Generic { store: "test", source: Box::new(io) };
+        let wrapped = io::Error::other(error);
+        let error = object_store::Error::Generic { store: "test", source: Box::new(wrapped) };
         assert!(matches!(StoreError::new("write", "x".into(), error), StoreError::NoSpace { .. }));
     }
 }

@@ -1,5 +1,6 @@
 //! `quern corpus synth`: a web corpus of rendered scenes, in img2dataset's parquet layout.
 
+use quern_corpus::store::StoreError;
 use quern_corpus::toy::{SynthError, SynthOptions, SynthSummary, synth};
 
 use crate::outcome::{Done, Failure};
@@ -63,9 +64,9 @@ pub async fn corpus(command: Command) -> Result<Done, Failure> {
 pub async fn write(label: &str, options: SynthOptions) -> Result<SynthSummary, Failure> {
     let mut meter = Meter::new(label, options.rows, "rows");
     let summary = synth(options, |rows| meter.set(rows)).await.map_err(|error| match error {
-        SynthError::Options(_) | SynthError::OutputHoldsOther { .. } | SynthError::Output { .. } => {
-            Failure::bad_input(error.to_string())
-        }
+        SynthError::Options(_)
+        | SynthError::OutputHoldsOther { .. }
+        | SynthError::Store(StoreError::Location { .. }) => Failure::bad_input(error.to_string()),
         other => Failure::failed(other.to_string()),
     })?;
     meter.finish();

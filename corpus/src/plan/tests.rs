@@ -90,6 +90,19 @@ async fn what_a_user_mistypes_is_an_error_with_advice() {
 }
 
 #[tokio::test]
+async fn a_failing_store_is_no_unreadable_file() {
+    let root = tempfile::tempdir().unwrap();
+    for name in ["0.parquet", "1.parquet"] {
+        write(&root.path().join(name), &[5], "jpg");
+    }
+    let store = Arc::new(Counted::failing(object_store::local::LocalFileSystem::new(), "1.parquet"));
+    let prefix = object_store::path::Path::from_absolute_path(root.path()).unwrap();
+    let error = plan_folder(&Folder::new(store, prefix, "there"), &dataset(root.path()), 10).await.unwrap_err();
+    assert!(matches!(error, PlanError::Store { .. }), "{error}");
+    assert!(error.to_string().contains("there/1.parquet") && error.to_string().contains("cut"), "{error}");
+}
+
+#[tokio::test]
 async fn footers_alone_are_read() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("0.parquet");

@@ -179,11 +179,11 @@ async fn errors_name_file_rows_and_columns() {
     assert!(error.to_string().contains("`width`, `key`, `caption`, `jpg`"), "{error}");
 
     let error = read_rows_in(&folder_of_good, &web, "missing.parquet", 0, 1).await.err().unwrap();
-    assert_eq!(error.reason(), "file_not_found");
+    assert_eq!((error.reason(), error.is_passing()), ("file_not_found", false));
 
     let truncated = folder(good.slice(..good.len() - 5)).await;
     let error = read(&truncated, &web, 0, 1).await.unwrap_err();
-    assert_eq!(error.reason(), "file_unreadable");
+    assert_eq!((error.reason(), error.is_passing()), ("file_unreadable", false));
 
     // Damage in the second row group's pages: rows before it are delivered, then the error says where.
     let mut damaged = good.to_vec();
@@ -195,7 +195,21 @@ async fn errors_name_file_rows_and_columns() {
     let found: Vec<Result<RawRow, ReadError>> = stream.collect().await;
     assert_eq!(found.iter().take_while(|row| row.is_ok()).count(), 10);
     let error = found[10].as_ref().unwrap_err();
-    assert!(matches!(error, ReadError::Parquet { row_start: 50, row_end: 70, .. }), "{error}");
+    assert!(matches!(error, ReadError::Parquet { row_start: 50, row_end: 70, .. }) && !error.is_passing(), "{error}");
+}
+
+/// A file that can't be read now because its store is out of order is not a bad file.
+#[test]
+fn a_failing_store_is_told_from_a_bad_file() {
+    let cut = || object_store::Error::Generic { store: "test", source: "the connection was cut".into() };
+    let missing = || object_store::Error::NotFound { path: "f".into(), source: "gone".into() };
+    for (cause, passing) in [(cut(), true), (missing(), false)] {
+        let source = ParquetError::External(Box::new(cause));
+        let error = ReadError::Parquet { url: "memory://f".into(), row_start: 0, row_end: 9, source };
+        assert_eq!(error.is_passing(), passing, "{error}");
+    }
+    let failed = StoreError::Failed { action: "read", url: "memory://f".into(), source: cut() };
+    assert!(ReadError::Store(failed).is_passing());
 }
 
 /// Only the pieces ahead are fetched while the consumer waits, and the rest when it goes on.

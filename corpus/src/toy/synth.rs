@@ -6,24 +6,22 @@
 //! one row group.
 
 use std::collections::HashSet;
-use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryBuilder, Int32Builder, ListBuilder, RecordBatch, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
-use object_store::path::Path;
 use parquet::arrow::AsyncArrowWriter;
+use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use sha2::{Digest, Sha256};
-use url::Url;
 
 use super::grammar::{self, Claim};
 use super::random::Random;
 use super::scene::Scene;
 use super::{junk, questions, render};
+use crate::store::{self, Folder, StoreError};
 
 /// Rows in a parquet row group: more would be too heavy for dataset viewers.
 const ROWS_PER_ROW_GROUP: u64 = 100;
@@ -94,14 +92,9 @@ pub enum SynthError {
     /// The options contradict each other or are out of range.
     #[error("{0}")]
     Options(String),
-    /// The output is neither a path nor a URL that an object store serves.
-    #[error("can't write to “{out}”: {reason}")]
-    Output {
-        /// As given.
-        out: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// The output can't be opened, listed or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The output folder holds parquet files that this corpus would not replace.
     #[error("“{out}” already holds {file}, which is not part of this corpus: choose an empty folder")]
     OutputHoldsOther {
@@ -116,21 +109,13 @@ pub enum SynthError {
         /// The row.
         row: u64,
     },
-    /// The object store failed.
-    #[error("{file}: {source}")]
-    Store {
-        /// The file, or the folder.
-        file: String,
-        /// Why.
-        source: object_store::Error,
-    },
     /// The parquet writer failed.
     #[error("{file}: {source}")]
     Parquet {
         /// The file.
         file: String,
         /// Why.
-        source: parquet::errors::ParquetError,
+        source: ParquetError,
     },
     /// An image could not be compressed.
     #[error("row {row}: {source}")]
@@ -145,16 +130,16 @@ pub enum SynthError {
 /// Writes the corpus; `progress` is told the number of rows written so far, about every hundred.
 pub async fn synth(options: SynthOptions, mut progress: impl FnMut(u64)) -> Result<SynthSummary, SynthError> {
     validate(&options)?;
-    let (store, folder) = open_output(&options.out)?;
+    let folder = store::open(&options.out)?;
     let files = options.rows.div_ceil(options.rows_per_file);
-    refuse_other_files(store.as_ref(), &folder, files, &options.out).await?;
+    refuse_other_files(&folder, files, &options.out).await?;
 
     let mut generator = Generator::new(options.clone());
     let mut summary = SynthSummary { rows: 0, correct_rows: 0, files };
     for file in 0..files {
-        let path = folder.clone().join(file_name(file));
-        let parquet = |source| SynthError::Parquet { file: path.to_string(), source };
-        let output = BufWriter::new(Arc::clone(&store), path.clone());
+        let name = file_name(file);
+        let parquet = |source| unwritten(folder.url_of(&name), source);
+        let output = BufWriter::new(Arc::clone(&folder.store), folder.path_of(&name)?);
         let properties = Some(writer_properties());
         let mut writer =
             AsyncArrowWriter::try_new(output, Arc::clone(&generator.schema), properties).map_err(parquet)?;
@@ -208,32 +193,28 @@ fn validate(options: &SynthOptions) -> Result<(), SynthError> {
 
 // --------------------------------------------------------------------------------------------------------- output
 
-fn open_output(out: &str) -> Result<(Arc<dyn ObjectStore>, Path), SynthError> {
-    let refuse = |reason: String| SynthError::Output { out: out.to_owned(), reason };
-    let url = if out.contains("://") {
-        Url::parse(out).map_err(|error| refuse(error.to_string()))?
-    } else {
-        let absolute = std::path::absolute(FilePath::new(out)).map_err(|error| refuse(error.to_string()))?;
-        Url::from_directory_path(&absolute).map_err(|()| refuse("not a path that can be a URL".to_owned()))?
-    };
-    let (store, folder) =
-        object_store::parse_url_opts(&url, std::env::vars()).map_err(|error| refuse(error.to_string()))?;
-    Ok((store.into(), folder))
-}
-
 fn file_name(file: u64) -> String {
     format!("{file:05}.parquet")
 }
 
 /// A larger corpus written here earlier would silently mix with this one.
-async fn refuse_other_files(store: &dyn ObjectStore, folder: &Path, files: u64, out: &str) -> Result<(), SynthError> {
+async fn refuse_other_files(folder: &Folder, files: u64, out: &str) -> Result<(), SynthError> {
     let ours: HashSet<String> = (0..files).map(file_name).collect();
-    let listing = store.list_with_delimiter(Some(folder)).await;
-    let listing = listing.map_err(|source| SynthError::Store { file: folder.to_string(), source })?;
-    let names = listing.objects.iter().filter_map(|object| object.location.filename());
-    match names.filter(|name| name.ends_with(".parquet")).find(|name| !ours.contains(*name)) {
-        Some(file) => Err(SynthError::OutputHoldsOther { out: out.to_owned(), file: file.to_owned() }),
+    let found = folder.list("").await?;
+    let other = found.into_iter().find(|name| name.ends_with(".parquet") && !ours.contains(name));
+    match other {
+        Some(file) => Err(SynthError::OutputHoldsOther { out: out.to_owned(), file }),
         None => Ok(()),
+    }
+}
+
+/// A failure of the parquet writer, or of the store that it writes to.
+fn unwritten(file: String, source: ParquetError) -> SynthError {
+    match source {
+        ParquetError::External(source) => {
+            SynthError::Store(StoreError::new("write", file, object_store::Error::Generic { store: "output", source }))
+        }
+        source => SynthError::Parquet { file, source },
     }
 }
 
