@@ -197,11 +197,11 @@ async fn work_on_shard(
     let end = member.mill.grind(connection, &member.membership, &lease, &stop, board).await;
     watcher.abort();
     board.end();
-    let reason = match end {
+    let (reason, permanent) = match end {
         Ok(ShardEnd::Committed | ShardEnd::Lost) => return Ok(()),
         // Told to leave, it hands everything back at once; revoked, the shard is another's.
         Ok(ShardEnd::Stopped) => return Ok(()),
-        Ok(ShardEnd::Unreadable(reason)) => reason,
+        Ok(ShardEnd::Unreadable { reason, permanent }) => (reason, permanent),
         Err(error) => return Err(error),
     };
     let request = FailRequest {
@@ -209,7 +209,7 @@ async fn work_on_shard(
         shard: lease.shard,
         token: lease.token,
         reason,
-        permanent: true,
+        permanent,
     };
     let answer = connection
         .call("Fail", |mut client| {

@@ -85,6 +85,10 @@ impl Connection {
             };
             match status.code() {
                 Code::Unavailable | Code::DeadlineExceeded | Code::Unknown if start.elapsed() < PATIENCE => {
+                    if pause == FIRST_PAUSE {
+                        let (url, seconds) = (&self.url, PATIENCE.as_secs());
+                        tracing::warn!("no coordinator answers at {url}; trying for {seconds} s");
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

@@ -15,6 +15,8 @@ pub enum Fault {
     KillAfterRow(u64),
     /// SIGKILL once the n-th part is uploaded, before it is offered.
     KillAfterUpload(u64),
+    /// The n-th upload of a part meets a full disk.
+    NoSpaceAtUpload(u64),
     /// SIGKILL once the n-th part is offered and accepted, before the answer is used.
     KillAfterCommit(u64),
     /// Waits for every fetched row: 0, 1 or 2 times this long, in milliseconds, in turn.
@@ -28,7 +30,7 @@ impl FromStr for Fault {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wanted = "kill-after-lease:N, kill-after-row:N, kill-after-upload:N, kill-after-commit:N, \
-                      delay-fetch:MS or delay-decode:MS";
+                      no-space-at-upload:N, delay-fetch:MS or delay-decode:MS";
         let refuse = || format!("“{text}” is no fault: say {wanted}");
         let (name, number) = text.split_once(':').ok_or_else(refuse)?;
         let number: u64 = number.parse().map_err(|_| refuse())?;
@@ -36,6 +38,7 @@ impl FromStr for Fault {
             "kill-after-lease" => Ok(Fault::KillAfterLease(number)),
             "kill-after-row" => Ok(Fault::KillAfterRow(number)),
             "kill-after-upload" => Ok(Fault::KillAfterUpload(number)),
+            "no-space-at-upload" => Ok(Fault::NoSpaceAtUpload(number)),
             "kill-after-commit" => Ok(Fault::KillAfterCommit(number)),
             "delay-fetch" => Ok(Fault::DelayFetch(number)),
             "delay-decode" => Ok(Fault::DelayDecode(number)),
@@ -76,6 +79,12 @@ impl Script {
     pub fn captioned(&self, rows: u64) {
         let count = self.progress.rows.fetch_add(rows, Ordering::SeqCst) + rows;
         self.kill_if(|fault| matches!(fault, Fault::KillAfterRow(limit) if count >= limit));
+    }
+
+    /// A part is about to be uploaded: whether there is no space for it.
+    pub fn finds_no_space(&self) -> bool {
+        let count = self.progress.uploads.load(Ordering::SeqCst) + 1;
+        self.faults.contains(&Fault::NoSpaceAtUpload(count))
     }
 
     /// A part was uploaded.
@@ -122,6 +131,7 @@ mod tests {
     fn faults_are_read_from_the_command_line() {
         assert_eq!("kill-after-row:13".parse(), Ok(Fault::KillAfterRow(13)));
         assert_eq!("delay-decode:5".parse(), Ok(Fault::DelayDecode(5)));
+        assert_eq!("no-space-at-upload:2".parse(), Ok(Fault::NoSpaceAtUpload(2)));
         assert!("kill-after-row".parse::<Fault>().unwrap_err().contains("kill-after-commit:N"));
         assert!("kill-after-row:many".parse::<Fault>().is_err());
     }

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use quern_capfilt::{Part, PartRow, Provenance, encode_part};
 use quern_capfilt_engine::{Engine, pass_rows};
-use quern_corpus::reader::{RawRow, read_rows};
-use quern_corpus::{ShardId, ShardSpec, store};
+use quern_corpus::reader::{RawRow, ReadError, read_rows};
+use quern_corpus::store::{self, StoreError};
+use quern_corpus::{ShardId, ShardSpec};
 use quern_proto::{CommitRequest, PartSummary, ShardLease};
 use quern_recipes::{Dataset, Recipe};
 
@@ -26,8 +27,13 @@ pub enum ShardEnd {
     Lost,
     /// Told to stop.
     Stopped,
-    /// The file can't be read, now or later.
-    Unreadable(String),
+    /// The rows can't be read.
+    Unreadable {
+        /// Why.
+        reason: String,
+        /// Whether they can't be read later either; else the store failed, and another try may do better.
+        permanent: bool,
+    },
 }
 
 /// What turns shards into parts. The models are loaded with the first shard that needs them, and stay.
@@ -95,7 +101,7 @@ impl Mill {
         stop: &Arc<AtomicBool>,
         board: &Arc<Board>,
     ) -> Result<Result<Vec<PartRow>, ShardEnd>, AgentError> {
-        let unreadable = |e: quern_corpus::reader::ReadError| ShardEnd::Unreadable(e.to_string());
+        let unreadable = |e: ReadError| ShardEnd::Unreadable { permanent: !e.is_passing(), reason: e.to_string() };
         let mut stream = match read_rows(dataset, &lease.file, lease.row_start, lease.rows).await {
             Ok(stream) => stream,
             Err(error) => return Ok(Err(unreadable(error))),
@@ -180,8 +186,10 @@ impl Mill {
     async fn upload(&self, part: &Part) -> Result<(), AgentError> {
         let output = store::open(&self.recipe.output).map_err(|e| AgentError::Setup(e.to_string()))?;
         for (name, bytes) in part.data.iter().chain(&part.quarantine) {
-            let bytes: Bytes = bytes.clone();
-            output.put(name, bytes).await.map_err(|e| AgentError::Setup(e.to_string()))?;
+            if self.script.finds_no_space() {
+                return Err(AgentError::Setup(StoreError::NoSpace { url: output.url_of(name) }.to_string()));
+            }
+            output.put(name, bytes.clone()).await.map_err(|e| AgentError::Setup(e.to_string()))?;
         }
         Ok(())
     }

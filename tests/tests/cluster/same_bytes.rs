@@ -137,6 +137,24 @@ fn a_worker_killed_after_its_commit_changes_nothing() {
 }
 
 #[test]
+fn a_full_disk_ends_a_worker_with_one_sentence_and_loses_nothing() {
+    let run = Run::capfilt(corpus());
+    let port = free_port();
+    let mut coordinator = run.coordinator(port);
+    let mut full = worker(port, "full", &["no-space-at-upload:3"]);
+    assert_eq!(full.wait().code(), Some(1), "its log:\n{}", full.log());
+    assert!(full.log().contains("no space left on the device; free some and start again"), "{}", full.log());
+    let before = run.bytes();
+    assert!(before.len() >= 2, "two parts were committed before: {:?}", before.keys());
+    let mut sound = worker(port, "sound", &[]);
+    assert_eq!(coordinator.wait().code(), Some(3), "the coordinator's log:\n{}", coordinator.log());
+    assert!(sound.wait().success(), "the sound worker's log:\n{}", sound.log());
+    let after = run.bytes();
+    assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)), "what was committed stays");
+    assert_same(&run, "a full disk");
+}
+
+#[test]
 fn a_killed_coordinator_goes_on_where_it_was() {
     let run = Run::capfilt(corpus());
     let port = free_port();
