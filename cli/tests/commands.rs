@@ -141,12 +141,12 @@ fn the_companion_takes_over_with_all_arguments_and_its_own_end() {
 
 #[test]
 fn doctor_shows_what_the_companion_found() {
-    let found = r#"echo '{"torch": "2.11.0", "cuda_devices": [], "nccl": {"path": "/l/libnccl.so", "version": "2.28.9"}, "error": null}'"#;
+    let found = r#"echo '{"torch": {"path": "/l/libtorch_cpu.so", "version": "2.11.0"}, "cuda_devices": [], "nccl": {"path": "/l/libnccl.so", "version": "2.28.9"}, "error": null}'"#;
     let output = Installation::with_worker(found).quern(&["doctor"]);
     assert!(output.status.success(), "{}{}", printed(&output), errors(&output));
     let table = printed(&output);
     for expected in [
-        "libtorch      ok       2.11.0",
+        "libtorch      ok       2.11.0 at /l/libtorch_cpu.so",
         "2.28.9 at /l/libnccl.so",
         "cores",
         "memory",
@@ -170,7 +170,7 @@ fn doctor_shows_what_the_companion_found() {
 
 #[test]
 fn credentials_are_found_but_never_shown() {
-    let here = Installation::with_worker("echo '{\"torch\": \"2.11.0\"}'");
+    let here = Installation::with_worker(r#"echo '{"torch": {"path": "/l", "version": "2.11.0"}}'"#);
     let mut command = here.command(&["doctor"]);
     command.env("AWS_ACCESS_KEY_ID", "AKIASECRET").env("AWS_SECRET_ACCESS_KEY", "hush");
     let table = printed(&command.output().expect("quern starts"));

@@ -6,11 +6,11 @@ use crate::torch;
 
 #[derive(Serialize)]
 struct Report {
-    torch: String,
+    torch: Library,
     /// For tensor arithmetic, when no recipe says how many.
     threads: i32,
     cuda_devices: Vec<CudaDevice>,
-    nccl: Option<Nccl>,
+    nccl: Option<Library>,
     error: Option<String>,
 }
 
@@ -20,8 +20,9 @@ struct CudaDevice {
     memory_bytes: u64,
 }
 
+/// A library that was found. Where libtorch is not in a file of its own, its path is empty.
 #[derive(Serialize)]
-struct Nccl {
+struct Library {
     path: String,
     version: String,
 }
@@ -34,10 +35,10 @@ pub fn report() -> String {
         Err(reason) => (Vec::new(), Some(reason.to_string())),
     };
     let report = Report {
-        torch: torch::version(),
+        torch: Library { path: torch::path().unwrap_or_default(), version: torch::version() },
         threads: tch::get_num_threads(),
         cuda_devices: devices.into_iter().map(|d| CudaDevice { name: d.name, memory_bytes: d.memory_bytes }).collect(),
-        nccl: probed.ok().map(|nccl| Nccl { path: nccl.path.display().to_string(), version: nccl.version }),
+        nccl: probed.ok().map(|nccl| Library { path: nccl.path.display().to_string(), version: nccl.version }),
         error,
     };
     serde_json::to_string(&report).expect("a report has string keys only")

@@ -32,13 +32,17 @@ fn open(library: &str, flags: c_int) -> Result<*mut c_void, String> {
     }
 }
 
+/// The file of the libtorch that this process runs with.
+pub fn path() -> Option<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let mapped = |line: &str| line.split_whitespace().nth(5).map(str::to_owned);
+    maps.lines().filter_map(mapped).find(|path| path.contains("libtorch_cpu.so"))
+}
+
 /// The version of the libtorch that this process runs with, from `version.py` of the wheel that it was loaded from; a
 /// libtorch without one is the version that this binary was built against.
 pub fn version() -> String {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let library =
-        maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("libtorch_cpu.so"));
-    let file = library.and_then(|path| Some(Path::new(path).parent()?.parent()?.join("version.py")));
+    let file = path().and_then(|path| Some(Path::new(&path).parent()?.parent()?.join("version.py")));
     let text = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("__version__ = "));
     line.map_or_else(|| BUILT_AGAINST.to_owned(), |quoted| quoted.trim_matches(['\'', '"']).to_owned())

@@ -11,10 +11,10 @@ use crate::companion;
 /// What `quern-worker doctor` prints, as JSON on one line.
 #[derive(Debug, Default, Deserialize)]
 struct Tensors {
-    torch: Option<String>,
+    torch: Option<Library>,
     #[serde(default)]
     cuda_devices: Vec<CudaDevice>,
-    nccl: Option<Nccl>,
+    nccl: Option<Library>,
     error: Option<String>,
 }
 
@@ -25,9 +25,15 @@ struct CudaDevice {
 }
 
 #[derive(Debug, Deserialize)]
-struct Nccl {
+struct Library {
     path: String,
     version: String,
+}
+
+impl Library {
+    fn found(&self, what: &'static str) -> Finding {
+        Finding::good(what, format!("{} at {}", self.version, self.path))
+    }
 }
 
 /// Asks the companion binary.
@@ -63,7 +69,7 @@ fn ask(worker: &Path) -> Result<Tensors, String> {
 fn judge(tensors: Tensors) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.push(match &tensors.torch {
-        Some(version) => Finding::good("libtorch", version),
+        Some(torch) => torch.found("libtorch"),
         None => Finding::missing(
             "libtorch",
             tensors.error.clone().unwrap_or_else(|| "not found".into()),
@@ -81,7 +87,7 @@ fn judge(tensors: Tensors) -> Vec<Finding> {
         findings.push(Finding::good("CUDA", format!("cuda:{index} {}, {}", device.name, gib(device.memory_bytes))));
     }
     findings.push(match tensors.nccl {
-        Some(nccl) => Finding::good("NCCL", format!("{} at {}", nccl.version, nccl.path)),
+        Some(nccl) => nccl.found("NCCL"),
         None => Finding::absent(
             "NCCL",
             "not found",
@@ -104,17 +110,18 @@ mod tests {
     #[test]
     fn a_gpu_machine_is_described() {
         let found = verdicts(
-            r#"{"torch": "2.11.0", "cuda_devices": [{"name": "NVIDIA H100", "memory_bytes": 85899345920}],
+            r#"{"torch": {"path": "/x/libtorch_cpu.so", "version": "2.11.0"}, "cuda_devices": [{"name": "NVIDIA H100", "memory_bytes": 85899345920}],
                 "nccl": {"path": "/x/libnccl.so", "version": "2.28.9"}, "error": null}"#,
         );
-        assert_eq!(found[0], ("libtorch", Verdict::Good, "2.11.0".into()));
+        assert_eq!(found[0], ("libtorch", Verdict::Good, "2.11.0 at /x/libtorch_cpu.so".into()));
         assert_eq!(found[1], ("CUDA", Verdict::Good, "cuda:0 NVIDIA H100, 80.0 GiB".into()));
         assert_eq!(found[2], ("NCCL", Verdict::Good, "2.28.9 at /x/libnccl.so".into()));
     }
 
     #[test]
     fn a_bare_cpu_machine_needs_nothing_but_libtorch() {
-        let found = verdicts(r#"{"torch": "2.11.0", "cuda_devices": [], "nccl": null, "error": null}"#);
+        let torch = r#"{"path": "/x/libtorch_cpu.so", "version": "2.11.0"}"#;
+        let found = verdicts(&format!(r#"{{"torch": {torch}, "cuda_devices": [], "nccl": null, "error": null}}"#));
         let all: Vec<_> = found.into_iter().map(|(what, verdict, _)| (what, verdict)).collect();
         assert_eq!(all, [("libtorch", Verdict::Good), ("CUDA", Verdict::Absent), ("NCCL", Verdict::Absent)]);
         let found = verdicts(r#"{"torch": null, "error": "libtorch_cpu.so: no such file"}"#);
