@@ -27,7 +27,7 @@ command -v cargo >/dev/null || die "no Rust toolchain; install one from https://
 # 2. The wheels.
 wanted=(requirements.txt)
 [ "${1:-}" = "--dev" ] && wanted+=(requirements-dev.txt)
-[ -x .venv/bin/python ] || python3 -m venv .venv
+[ -x .venv/bin/pip ] || python3 -m venv .venv # again, if it was interrupted
 for file in "${wanted[@]}"; do
   stamp=".venv/.installed-$file"
   cmp -s "$file" "$stamp" && continue
@@ -40,7 +40,7 @@ done
 # 3. Stable links, so that neither cargo nor the loader needs an environment variable.
 site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 mkdir -p .deps/lib
-ln -sfn "$site/torch" .deps/torch
+ln -sfnr "$site/torch" .deps/torch
 nccl=$(ls "$site"/nvidia/nccl/lib/libnccl.so.* 2>/dev/null | head -n 1 || true)
-[ -n "$nccl" ] && ln -sfn "$nccl" .deps/lib/libnccl.so
+[ -n "$nccl" ] && ln -sfnr "$nccl" .deps/lib/libnccl.so
 [ -e .deps/torch/lib/libtorch_cpu.so ] || die ".venv has no libtorch; delete .venv and run this again"
