@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::page::grouped;
+
 const BINS: usize = 40;
 
 /// Scores counted in bins over [-1, 1], the range of a cosine, at a resolution finer than what is drawn.
@@ -59,7 +61,7 @@ pub(super) fn draw(named: &[(&str, &str, &Histogram)]) -> String {
             html,
             "<figure class=\"histogram {class}\"><figcaption><b>{name}</b> <span>{} captions, {mean}</span></figcaption>\
              <svg viewBox=\"0 0 {BINS} 10\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"Distribution of the scores of {name}\">",
-            histogram.count()
+            grouped(histogram.count())
         );
         for (at, &count) in bins.iter().enumerate().filter(|(_, count)| **count > 0) {
             let height = (count as f64 / highest as f64 * 10.0).max(0.15);

@@ -69,16 +69,16 @@ fn what_was_kept(gathered: &Gathered) -> String {
     let rows = [
         ("Distinct candidates per image", per_row(counts.candidates)),
         ("Captions kept per image", per_row(counts.kept)),
-        ("Images with a web caption to rank", share(counts.with_web, counts.rows)),
-        ("Kept captions that are the web's", share(counts.kept_web, counts.kept)),
-        ("Images whose best caption is the web's", share(counts.first_web, counts.rows)),
+        ("Images with a caption that only the web had", share(counts.with_web, counts.rows)),
+        ("Kept captions that only the web had", share(counts.kept_web, counts.kept)),
+        ("Images whose best caption only the web had", share(counts.first_web, counts.rows)),
     ];
     let mut html = String::from("<section><h2>What was kept</h2><table>");
     for (label, value) in rows {
         let _ = write!(html, "<tr><th scope=\"row\">{label}</th><td>{value}</td></tr>");
     }
     let marked = [
-        ("Correct web captions", counts.web),
+        ("Correct captions that only the web had", counts.web),
         ("Correct written captions", counts.written),
         ("Correct kept captions", counts.chosen),
         ("Correct best captions", counts.first),
@@ -94,7 +94,7 @@ fn scores(gathered: &Gathered) -> String {
     let drawn = histogram::draw(&[
         ("kept", "kept", &gathered.kept_scores),
         ("dropped", "dropped", &gathered.dropped_scores),
-        ("web captions", "web", &gathered.web_scores),
+        ("only the web's", "web", &gathered.web_scores),
     ]);
     format!("<section><h2>Scores</h2>{drawn}</section>\n")
 }
@@ -243,7 +243,7 @@ fn counted(rows: u64) -> String {
 }
 
 /// 1234567 as 1,234,567.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (at, digit) in digits.chars().enumerate() {
