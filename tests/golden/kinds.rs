@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use crate::case::Case;
 use crate::checks::Checks;
-use crate::{blip, clip, optimiser, parameters, preprocess, qformer, text, vit};
+use crate::{blip, clip, language, optimiser, parameters, preprocess, qformer, text, vit};
 
 /// Compares what quern computes from a case's inputs with what is expected.
 pub type Check = fn(&Case, &mut Checks) -> anyhow::Result<()>;
@@ -17,12 +17,14 @@ const KINDS: &[(&str, Check)] = &[
     ("clip_rank", clip::check),
     ("clip_vit", vit::check_clip),
     ("eva_vit", vit::check_eva),
+    ("opt_lm", language::check),
     ("optimiser_schedule", optimiser::check),
     ("parameter_count", parameters::check),
     ("preprocess", preprocess::check),
     ("qformer_generate", qformer::check_generate),
     ("qformer_itm_masks", qformer::check_masks),
     ("qformer_stage1", qformer::check_stage1),
+    ("t5_lm", language::check),
     ("text", text::check),
 ];
 

@@ -18,6 +18,7 @@ mod case;
 mod checks;
 mod clip;
 mod kinds;
+mod language;
 mod optimiser;
 mod parameters;
 mod preprocess;
