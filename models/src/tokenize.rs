@@ -2,18 +2,27 @@
 //!
 //! A folder's `tokenizer.json` is used as it is. Where there is none, the same pipeline is put together from the older
 //! files: `vocab.txt` is BERT's WordPiece; `vocab.json` with `merges.txt` is byte-level BPE, CLIP's or OPT's by its
-//! special tokens (T5's `spiece.model` alone is not read: save the tokenizer with transformers to get `tokenizer.json`).
+//! special tokens; `spiece.model` is T5's SentencePiece unigram model.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
+use tokenizers::normalizers::Precompiled;
 use tokenizers::{AddedToken, PostProcessor, TruncationDirection};
+
+mod sentencepiece;
+
+use sentencepiece::SentencePieces;
 
 /// CLIP's start and end.
 const CLIP_START: &str = "<|startoftext|>";
 const CLIP_END: &str = "<|endoftext|>";
+/// T5's end.
+const T5_END: &str = "</s>";
+/// `<extra_id_…>` tokens that T5's tokenizers have, where no file says how many.
+const T5_EXTRA_IDS: usize = 100;
 /// Tokens that pad, in order of precedence, where no file names one.
 const USUAL_PADS: [&str; 3] = ["[PAD]", "<pad>", CLIP_END];
 
@@ -21,7 +30,7 @@ const USUAL_PADS: [&str; 3] = ["[PAD]", "<pad>", CLIP_END];
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// No known file.
-    #[error("no tokenizer in {path}: expected tokenizer.json, vocab.txt, or vocab.json with merges.txt", path = .0.display())]
+    #[error("no tokenizer in {path}: expected tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model", path = .0.display())]
     NotFound(PathBuf),
     /// A file is unreadable or not what its name says.
     #[error("cannot use the tokenizer file {path}: {reason}", path = .path.display())]
@@ -41,11 +50,13 @@ pub enum TokenizerError {
     },
 }
 
-/// How far a batch is filled up.
+/// How far a batch is filled up, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Padding {
     /// To its longest text.
     Longest,
+    /// To its longest text, before the texts: prompts that a decoder goes on from.
+    LongestLeft,
     /// To the maximum length.
     MaxLength,
 }
@@ -68,7 +79,8 @@ impl Tokenizer {
             return Self::bert(&path, settings.do_lower_case.unwrap_or(true));
         }
         let (Some(vocab), Some(merges)) = (file("vocab.json"), file("merges.txt")) else {
-            return Err(TokenizerError::NotFound(folder.to_path_buf()));
+            let path = file("spiece.model").ok_or_else(|| TokenizerError::NotFound(folder.to_path_buf()))?;
+            return Self::t5(&path, settings.extra_ids.unwrap_or(T5_EXTRA_IDS));
         };
         if read_vocab_json(&vocab)?.get(CLIP_START).is_some() {
             Self::clip(&vocab, &merges)
@@ -157,6 +169,39 @@ impl Tokenizer {
         Self::from_definition(&definition, vocab, "<pad>")
     }
 
+    /// T5's unigram model from `spiece.model`, with `extra_ids` tokens behind its pieces: `text </s>`, padded with `<pad>`.
+    pub fn t5(path: &Path, extra_ids: usize) -> Result<Self, TokenizerError> {
+        let model = SentencePieces::read(path)?;
+        let mut vocab: Vec<(String, f32)> = model.pieces;
+        vocab.extend((0..extra_ids).rev().map(|index| (format!("<extra_id_{index}>"), 0.0)));
+        let ids: serde_json::Map<String, Value> =
+            vocab.iter().enumerate().map(|(id, (piece, _))| (piece.clone(), json!(id))).collect();
+        let extra: Vec<String> = (0..extra_ids).map(|index| format!("<extra_id_{index}>")).collect();
+        let special: Vec<&str> =
+            ["<pad>", T5_END, "<unk>"].into_iter().chain(extra.iter().map(String::as_str)).collect();
+        let pieces = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
+        let definition = json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": added(&ids, &special),
+            "normalizer": null,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, pieces]},
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [{"Sequence": {"id": "A", "type_id": 0}}, special_piece(T5_END)],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, special_piece(T5_END), {"Sequence": {"id": "B", "type_id": 0}}, special_piece(T5_END)],
+                "special_tokens": {T5_END: {"id": T5_END, "ids": [id_of(&ids, T5_END, path)?], "tokens": [T5_END]}},
+            },
+            "decoder": pieces,
+            "model": {"type": "Unigram", "unk_id": model.unknown, "vocab": vocab, "byte_fallback": false},
+        });
+        let mut tokenizer = Self::from_definition(&definition, path, "<pad>")?;
+        if !model.normalizer.is_empty() {
+            let rules = Precompiled::from(&model.normalizer).map_err(|error| file_error(path, error.to_string()))?;
+            tokenizer.inner.with_normalizer(Some(rules));
+        }
+        Ok(tokenizer)
+    }
+
     /// Adds a special token, such as BLIP-2's `[DEC]`, behind the vocabulary unless it is there; gives its id.
     pub fn add_special_token(&mut self, token: &str) -> i64 {
         self.inner.add_special_tokens(&[AddedToken::from(token, true)]);
@@ -181,14 +226,15 @@ impl Tokenizer {
     pub fn encode_padded(&self, texts: &[impl AsRef<str>], max_length: usize, padding: Padding) -> (Tensor, Tensor) {
         let rows: Vec<Vec<i64>> = texts.iter().map(|text| self.encode(text.as_ref(), max_length)).collect();
         let length = match padding {
-            Padding::Longest => rows.iter().map(Vec::len).max().unwrap_or(0),
+            Padding::Longest | Padding::LongestLeft => rows.iter().map(Vec::len).max().unwrap_or(0),
             Padding::MaxLength => max_length,
         };
         let shape = [rows.len() as i64, length as i64];
         let mut ids = vec![self.pad; rows.len() * length];
         let mut mask = vec![0i64; rows.len() * length];
         for (index, row) in rows.iter().enumerate() {
-            let start = index * length;
+            let before = if padding == Padding::LongestLeft { length - row.len() } else { 0 };
+            let start = index * length + before;
             ids[start..start + row.len()].copy_from_slice(row);
             mask[start..start + row.len()].fill(1);
         }
@@ -252,6 +298,7 @@ impl Tokenizer {
 struct Settings {
     pad_token: Option<Value>,
     do_lower_case: Option<bool>,
+    extra_ids: Option<usize>,
 }
 
 impl Settings {

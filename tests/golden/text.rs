@@ -13,6 +13,8 @@ use crate::checks::{Checks, Tolerance};
 
 /// The raw and the cleaned captions.
 const FORMS: [&str; 2] = ["raw", "pre"];
+/// `<extra_id_…>` tokens of the cases' T5 tokenizers (a public one has 100).
+const T5_EXTRA_IDS: usize = 10;
 
 #[derive(Deserialize)]
 struct Config {
@@ -51,6 +53,7 @@ pub fn check(case: &Case, checks: &mut Checks) -> anyhow::Result<()> {
     bert.add_special_token("[DEC]");
     let clip = Tokenizer::clip(&file("clip_vocab.json"), &file("clip_merges.txt"))?;
     let opt = Tokenizer::opt(&file("opt_vocab.json"), &file("opt_merges.txt"))?;
+    let t5 = Tokenizer::t5(&file("t5_spiece.model"), T5_EXTRA_IDS)?;
     let with_newline = |texts: &[String]| texts.iter().map(|text| format!("{text}\n")).collect::<Vec<_>>();
     let plain = |texts: &[String]| texts.to_vec();
     for (form, texts) in FORMS.into_iter().zip([&config.captions, &cleaned]) {
@@ -66,7 +69,9 @@ pub fn check(case: &Case, checks: &mut Checks) -> anyhow::Result<()> {
         for tokenizer in [&opt, &json("opt")?] {
             check("opt", tokenizer, config.opt, with_newline(texts), Padding::Longest)?;
         }
-        check("t5", &json("t5")?, config.t5, plain(texts), Padding::Longest)?;
+        for tokenizer in [&t5, &json("t5")?] {
+            check("t5", tokenizer, config.t5, plain(texts), Padding::Longest)?;
+        }
     }
     Ok(())
 }

@@ -63,6 +63,7 @@ fn vocab_and_merges_are_clips_or_opts_by_their_special_tokens() {
     let opt = folder(&[("vocab.json", OPT_VOCAB), ("merges.txt", "#version: 0.2\na b\n")]);
     let opt = Tokenizer::load(opt.path()).unwrap();
     assert_eq!(opt.encode("ab\n", 16), [2, 6, 8]);
+    assert_eq!(opt.encode("", 16), [2]);
     assert_eq!(opt.pad_id(), 1);
 }
 
