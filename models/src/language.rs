@@ -8,15 +8,14 @@
 
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
+use crate::config::Role;
 use crate::generate::StepDecoder;
 use crate::opt::Opt;
 use crate::t5::{T5, T5Gelu};
 use crate::tokenize::Tokenizer;
-use crate::weights::{WeightsError, read_json};
+use crate::weights::WeightsError;
 
 mod counted;
 mod layerwise;
@@ -122,35 +121,15 @@ pub fn load(
     kind: Kind,
     t5_gelu: T5Gelu,
 ) -> Result<Box<dyn LanguageModel>, WeightsError> {
-    let path = folder.join("config.json");
-    let config: Value = read_json(&path)?;
-    match config.get("model_type").and_then(Value::as_str) {
-        Some("opt") => Ok(Box::new(Opt::load(folder, device, kind)?)),
-        Some("t5") => Ok(Box::new(T5::load(folder, device, kind, t5_gelu)?)),
-        other => Err(config_error(
-            &path,
-            format!("model_type is {}, but a language model is \"opt\" or \"t5\"", named(other)),
-        )),
+    match role(&["opt", "t5"]).check(folder)?.as_str() {
+        "opt" => Ok(Box::new(Opt::load(folder, device, kind)?)),
+        _ => Ok(Box::new(T5::load(folder, device, kind, t5_gelu)?)),
     }
 }
 
-/// A model's own config out of `folder`'s `config.json`, whose `model_type` must be `expected`.
-pub(crate) fn read_config<T: DeserializeOwned>(folder: &Path, expected: &str) -> Result<T, WeightsError> {
-    let path = folder.join("config.json");
-    let config: Value = read_json(&path)?;
-    let found = config.get("model_type").and_then(Value::as_str);
-    if found != Some(expected) {
-        return Err(config_error(&path, format!("model_type is {}, expected {expected:?}", named(found))));
-    }
-    serde_json::from_value(config).map_err(|error| config_error(&path, error.to_string()))
-}
-
-fn named(model_type: Option<&str>) -> String {
-    model_type.map_or("not given".to_string(), |model_type| format!("{model_type:?}"))
-}
-
-fn config_error(path: &Path, reason: String) -> WeightsError {
-    WeightsError::Config { location: path.display().to_string(), reason }
+/// What a folder must hold to be loaded as one of these models.
+pub(crate) const fn role(model_types: &'static [&'static str]) -> Role {
+    Role { name: "language model", model_types, architectures: &[] }
 }
 
 /// A tokenizer of another vocabulary than the model's.

@@ -1,7 +1,5 @@
 //! ViT, EVA, CLIP, BLIP, Q-Former, OPT, T5, tokenisers, strict weights, generation.
 
-#[cfg(test)]
-mod arbitrary;
 pub mod blip;
 pub mod caption_text;
 pub mod clip;

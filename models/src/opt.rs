@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::generate::{KvCache, StepDecoder};
 use crate::language::{
-    Family, LanguageLoss, LanguageModel, LossOptions, Prompt, Texts, Walk, counted_loss, cut, pull_back, read_config,
+    Family, LanguageLoss, LanguageModel, LossOptions, Prompt, Texts, Walk, counted_loss, cut, pull_back, role,
     with_visual,
 };
 use crate::layers::{
@@ -121,7 +121,7 @@ pub struct Opt {
 impl Opt {
     /// Reads `config.json` and the weights of a Hugging Face folder.
     pub fn load(folder: &Path, device: Device, kind: Kind) -> Result<Self, WeightsError> {
-        let config = read_config(folder, "opt")?;
+        let config = role(&["opt"]).config(folder)?;
         let weights = Weights::open(folder, device, kind)?;
         let model = Opt::from_scope(&weights.root(), config)?;
         weights.finish()?;

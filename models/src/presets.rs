@@ -12,12 +12,14 @@ use crate::blip::{Blip, BlipConfig};
 use crate::clip::{Clip, ClipConfig, ClipLayout};
 use crate::config::config_value;
 use crate::eva::{EvaConfig, EvaLayout};
+use crate::opt::{Opt, OptConfig};
+use crate::t5::{T5, T5Config, T5Gelu};
 use crate::tower::Tower;
 use crate::vit::FrozenConfig;
 use crate::weights::{WeightsError, parameter_count};
 
 /// Every preset's file, by name.
-const PRESETS: [(&str, &str); 9] = [
+const PRESETS: [(&str, &str); 17] = [
     ("blip-image-captioning-base", include_str!("../presets/blip-image-captioning-base.json")),
     ("blip-image-captioning-large", include_str!("../presets/blip-image-captioning-large.json")),
     ("clip-vit-base-patch32", include_str!("../presets/clip-vit-base-patch32.json")),
@@ -27,6 +29,14 @@ const PRESETS: [(&str, &str); 9] = [
     ("eva-vit-g-14-224", include_str!("../presets/eva-vit-g-14-224.json")),
     ("eva-vit-g-14-224-lavis", include_str!("../presets/eva-vit-g-14-224-lavis.json")),
     ("eva-vit-g-14-364", include_str!("../presets/eva-vit-g-14-364.json")),
+    ("flan-t5-base", include_str!("../presets/flan-t5-base.json")),
+    ("flan-t5-xl", include_str!("../presets/flan-t5-xl.json")),
+    ("flan-t5-xxl", include_str!("../presets/flan-t5-xxl.json")),
+    ("opt-1.3b", include_str!("../presets/opt-1.3b.json")),
+    ("opt-125m", include_str!("../presets/opt-125m.json")),
+    ("opt-2.7b", include_str!("../presets/opt-2.7b.json")),
+    ("opt-350m", include_str!("../presets/opt-350m.json")),
+    ("opt-6.7b", include_str!("../presets/opt-6.7b.json")),
 ];
 
 /// A public model.
@@ -55,6 +65,10 @@ pub enum Model {
     EvaEncoder,
     /// The same in LAVIS' layout, without it.
     EvaEncoderLavis,
+    /// A language model without encoder.
+    Opt,
+    /// A language model with one.
+    T5,
 }
 
 impl Preset {
@@ -99,6 +113,14 @@ impl Model {
                 let config: EvaConfig = value(config)?;
                 parameter_count(|scope| Tower::load(scope, &config.tower(EvaLayout::Lavis)))
             }
+            Model::Opt => {
+                let config: OptConfig = value(config)?;
+                parameter_count(|scope| Opt::from_scope(scope, config))
+            }
+            Model::T5 => {
+                let config: T5Config = value(config)?;
+                parameter_count(|scope| T5::from_scope(scope, config, T5Gelu::Config))
+            }
         }
     }
 }
@@ -112,7 +134,7 @@ mod tests {
     use super::*;
 
     /// As the parity script counts them with transformers, and LAVIS' names, on the meta device.
-    const COUNTS: [(&str, i64); 9] = [
+    const COUNTS: [(&str, i64); 17] = [
         ("blip-image-captioning-base", 223_971_644),
         ("blip-image-captioning-large", 446_290_492),
         ("clip-vit-base-patch32", 151_277_313),
@@ -122,6 +144,14 @@ mod tests {
         ("eva-vit-g-14-224", 985_949_440),
         ("eva-vit-g-14-224-lavis", 985_894_528),
         ("eva-vit-g-14-364", 986_540_800),
+        ("flan-t5-base", 247_577_856),
+        ("flan-t5-xl", 2_849_757_184),
+        ("flan-t5-xxl", 11_135_332_352),
+        ("opt-1.3b", 1_315_758_080),
+        ("opt-125m", 125_239_296),
+        ("opt-2.7b", 2_651_596_800),
+        ("opt-350m", 331_196_416),
+        ("opt-6.7b", 6_658_473_984),
     ];
 
     #[test]

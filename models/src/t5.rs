@@ -11,8 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::generate::{KvCache, StepDecoder};
 use crate::language::{
-    Family, IGNORED, LanguageLoss, LanguageModel, LossOptions, Prompt, Texts, Walk, counted_loss, read_config,
-    with_visual,
+    Family, IGNORED, LanguageLoss, LanguageModel, LossOptions, Prompt, Texts, Walk, counted_loss, role, with_visual,
 };
 use crate::layers::{Activation, Embedding, Linear, Mask, causal_padding_mask, padding_mask};
 use crate::weights::{Scope, Weights, WeightsError};
@@ -146,7 +145,7 @@ pub struct T5 {
 impl T5 {
     /// Reads `config.json` and the weights of a Hugging Face folder.
     pub fn load(folder: &Path, device: Device, kind: Kind, gelu: T5Gelu) -> Result<Self, WeightsError> {
-        let config: T5Config = read_config(folder, "t5")?;
+        let config: T5Config = role(&["t5"]).config(folder)?;
         if kind == Kind::Half {
             let reason = "T5's states exceed the range of half precision; load it as bfloat16 or float".to_string();
             return Err(WeightsError::Config { location: folder.display().to_string(), reason });

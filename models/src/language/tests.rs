@@ -1,11 +1,11 @@
 use std::cell::RefCell;
 
 use super::*;
-use crate::arbitrary::Arbitrary;
 use crate::generate::{Constraints, Ends, greedy};
 use crate::opt::OptConfig;
 use crate::t5::T5Config;
-use crate::weights::{Scope, TensorSource};
+use crate::testing::{Arbitrary, arbitrary};
+use crate::weights::Scope;
 
 const VOCABULARY: i64 = 23;
 
@@ -22,7 +22,7 @@ fn opt_config() -> OptConfig {
 }
 
 fn opt(config: OptConfig) -> Opt {
-    Opt::from_scope(&Scope::root(&Arbitrary::new(&[])), config).unwrap()
+    Opt::from_scope(&Scope::root(&Arbitrary::default()), config).unwrap()
 }
 
 /// As 350m: layer norms behind, embeddings narrower than the states.
@@ -46,7 +46,7 @@ fn t5_config() -> T5Config {
 }
 
 fn t5(config: T5Config) -> T5 {
-    T5::from_scope(&Scope::root(&Arbitrary::new(&["never"])), config, T5Gelu::Config).unwrap()
+    T5::from_scope(&Scope::root(&Arbitrary::default()), config, T5Gelu::Config).unwrap()
 }
 
 fn gated_t5() -> T5 {
@@ -58,7 +58,7 @@ fn models() -> Vec<Box<dyn LanguageModel>> {
 }
 
 fn visual(model: &dyn LanguageModel, images: i64) -> Tensor {
-    Arbitrary::new(&[]).tensor("visual", &[images, 4, model.width()]).unwrap()
+    arbitrary(7, &[images, 4, model.width()])
 }
 
 fn ids(rows: &[&[i64]]) -> Tensor {
@@ -292,18 +292,21 @@ fn refusal(config: &str) -> String {
 
 #[test]
 fn what_is_no_supported_language_model_is_named() {
-    assert!(refusal(r#"{"model_type": "bert"}"#).contains("model_type is \"bert\", but a language model is"));
-    assert!(refusal("{}").contains("model_type is not given"));
+    assert!(
+        refusal(r#"{"model_type": "bert"}"#)
+            .contains("model_type of the language model should be opt or t5, found bert")
+    );
+    assert!(refusal("{}").contains("should be opt or t5, found none"));
     let error = refusal(r#"{"model_type": "opt", "activation_function": "swish"}"#);
     assert!(
         error.contains("config.json: the activation should be one of gelu, ") && error.contains("found swish"),
         "{error}"
     );
     let silu = T5Config { feed_forward_proj: "gated-silu".into(), ..t5_config() };
-    let error = T5::from_scope(&Scope::root(&Arbitrary::new(&[])), silu, T5Gelu::Config).err().unwrap().to_string();
+    let error = T5::from_scope(&Scope::root(&Arbitrary::default()), silu, T5Gelu::Config).err().unwrap().to_string();
     assert!(error.contains("feed_forward_proj \"gated-silu\": unknown variant `silu`"), "{error}");
     let affine = OptConfig { layer_norm_elementwise_affine: false, ..opt_config() };
-    let error = Opt::from_scope(&Scope::root(&Arbitrary::new(&[])), affine).err().unwrap().to_string();
+    let error = Opt::from_scope(&Scope::root(&Arbitrary::default()), affine).err().unwrap().to_string();
     assert!(error.contains("layer_norm_elementwise_affine is false"), "{error}");
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.json"), r#"{"model_type": "t5"}"#).unwrap();

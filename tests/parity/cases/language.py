@@ -1,7 +1,7 @@
 """The language models of stage 2, against OPTForCausalLM and T5ForConditionalGeneration with `inputs_embeds`.
 
-A case's `model/` is a folder as save_pretrained writes it. In it: logits, loss and its gradient by the visual tokens for
-texts of different lengths; and, in float32 (where rounding does not choose), what greedy and beam search say after
+A case's `model/` is a folder as save_pretrained writes it. Expected are logits, loss and its gradient by the visual tokens
+for texts of different lengths; and, in float32 (where rounding does not choose), what greedy and beam search say after
 prompts of different lengths.
 """
 
@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformers import OPTConfig, OPTForCausalLM, T5Config, T5ForConditionalGeneration
 
-from .shared import randomise, write_case
+from .shared import count, dtype_field, in_precision, randomise, write_case
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -32,6 +32,13 @@ def with_visual(mask, visual):
     return torch.cat([torch.ones(visual.shape[:2], dtype=mask.dtype), mask], dim=1)
 
 
+def losses(predicted, targets, leaf, logits):
+    """The mean loss, its gradient by the visual tokens, and all logits."""
+    loss = torch.nn.functional.cross_entropy(predicted.flatten(0, 1), targets.flatten())
+    gradient, = torch.autograd.grad(loss, leaf)
+    return {"loss": loss, "gradient": gradient, "logits": logits}
+
+
 def said_after(model, config, expected, skip, **prompt):
     """Greedy and beam search, as ids after the first `skip`."""
     options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": MIN_NEW_TOKENS, "do_sample": False, "eos_token_id": END}
@@ -48,7 +55,7 @@ def said_after(model, config, expected, skip, **prompt):
 
 def finish(model, rng, folder, dtype, config, inputs, expected, generate, **rewritten):
     """Writes the case: the model as a folder (sharded at times), the rest as tensors."""
-    config = {"dtype": str(dtype).removeprefix("torch."), "num_beams": rng.randint(2, 4),
+    config = {**dtype_field(dtype), "num_beams": rng.randint(2, 4),
               "length_penalty": rng.choice([1.0, 0.6, -1.0]), "eos_token_id": END, "new_tokens": NEW_TOKENS,
               "min_new_tokens": MIN_NEW_TOKENS, **config}
     if dtype == torch.float32:
@@ -70,21 +77,22 @@ def opt_lm(rng, folder, dtype, **changes):
         "activation_function": rng.choice(["relu", "gelu"]), "word_embed_proj_dim": width,
     }
     shape.update({key: value(width) if callable(value) else value for key, value in changes.items()})
-    model = randomise(OPTForCausalLM(OPTConfig(**shape))).to(dtype)
-    visual = torch.randn(batch, queries, shape["word_embed_proj_dim"])
+    visual = torch.randn(batch, queries, shape["word_embed_proj_dim"]).to(dtype).float()
     ids, mask = ragged(rng, batch, vocab, 1, first=[2], last=[END])
     labels = ids.masked_fill(mask == 0, -100)
     labels[:, :rng.randint(0, 2)] = -100  # a prompt
-    embed = model.get_input_embeddings()
-    expected = {}
-    with torch.enable_grad():
+    whole = with_visual(mask, visual)
+    targets = torch.cat([torch.full(visual.shape[:2], -100), labels], 1)[:, 1:]
+
+    @torch.enable_grad()
+    def forced(model):
         leaf = visual.clone().requires_grad_()
-        whole = with_visual(mask, visual)
-        out = model(inputs_embeds=torch.cat([leaf.to(dtype), embed(ids)], 1), attention_mask=whole)
-        targets = torch.cat([torch.full(visual.shape[:2], -100), labels], 1)[:, 1:]
-        loss = torch.nn.functional.cross_entropy(out.logits[:, :-1].float().flatten(0, 1), targets.flatten())
-        expected["gradient"], = torch.autograd.grad(loss, leaf)
-    expected |= {"loss": loss, "logits": out.logits.float() * whole.unsqueeze(-1)}
+        embedded = torch.cat([leaf.to(model.dtype), model.get_input_embeddings()(ids)], 1)
+        logits = model(inputs_embeds=embedded, attention_mask=whole).logits.float()
+        return losses(logits[:, :-1], targets, leaf, logits * whole.unsqueeze(-1))
+
+    model, expected = in_precision(randomise(OPTForCausalLM(OPTConfig(**shape))), dtype, forced)
+    embed = model.get_input_embeddings()
     prompt, prompt_mask = ragged(rng, batch, vocab, 1, first=[2], left=True)
     inputs = {"visual": visual, "ids": ids, "mask": mask, "labels": labels, "prompt": prompt, "prompt_mask": prompt_mask}
 
@@ -120,21 +128,21 @@ def t5_lm(rng, folder, dtype, feed_forward="gated-gelu", tied=False):
             parameter.normal_(1.0, 0.1)
         elif "relative_attention_bias" in name:
             parameter.normal_(0.0, 1.0)
-    model = model.to(dtype)
-    visual = torch.randn(batch, queries, width)
+    visual = torch.randn(batch, queries, width).to(dtype).float()
     ids, mask = ragged(rng, batch, vocab, 0, last=[1])
     said, said_mask = ragged(rng, batch, vocab, 0, last=[1])
     labels = said.masked_fill(said_mask == 0, -100)
-    expected = {}
-    with torch.enable_grad():
+
+    @torch.enable_grad()
+    def forced(model):
         leaf = visual.clone().requires_grad_()
-        out = model(
-            inputs_embeds=torch.cat([leaf.to(dtype), model.shared(ids)], 1), attention_mask=with_visual(mask, visual),
-            labels=labels, decoder_attention_mask=said_mask,
-        )
-        loss = torch.nn.functional.cross_entropy(out.logits.float().flatten(0, 1), labels.flatten())
-        expected["gradient"], = torch.autograd.grad(loss, leaf)
-    expected |= {"loss": loss, "logits": out.logits.float() * said_mask.unsqueeze(-1)}
+        logits = model(
+            inputs_embeds=torch.cat([leaf.to(model.dtype), model.shared(ids)], 1), labels=labels,
+            attention_mask=with_visual(mask, visual), decoder_attention_mask=said_mask,
+        ).logits.float()
+        return losses(logits, labels, leaf, logits * said_mask.unsqueeze(-1))
+
+    model, expected = in_precision(model, dtype, forced)
     inputs = {"visual": visual, "ids": ids, "mask": mask, "labels": labels, "prompt": ids, "prompt_mask": mask}
 
     def generate(config):
@@ -151,5 +159,15 @@ def t5_lm_tied(rng, folder, dtype):
     t5_lm(rng, folder, dtype, "relu", True)
 
 
+def t5_count(config):
+    """Without `tie_word_embeddings` the head is a tensor of its own, as in the checkpoint; transformers 5 ties it until it
+    has read that."""
+    model = T5ForConditionalGeneration(T5Config(**config))
+    if not config.get("tie_word_embeddings", True):
+        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
+    return count(model)
+
+
+COUNTS = {"opt": lambda config: count(OPTForCausalLM(OPTConfig(**config))), "t5": t5_count}
 KINDS = {"opt_lm": opt_lm, "opt_lm_narrow": opt_lm_narrow, "t5_lm": t5_lm, "t5_lm_tied": t5_lm_tied}
 DTYPES = {stem: [torch.bfloat16] for stem in KINDS}
