@@ -1,6 +1,7 @@
 //! `quern corpus synth`: a web corpus of rendered scenes, in img2dataset's parquet layout.
 
 use quern_corpus::store::StoreError;
+use quern_corpus::toy::questions::Topics;
 use quern_corpus::toy::{SynthError, SynthOptions, SynthSummary, synth};
 
 use crate::outcome::{Done, Failure};
@@ -83,7 +84,7 @@ impl From<SynthArguments> for SynthOptions {
             rows_per_file: arguments.rows_per_file,
             image_side_px: arguments.image_side,
             distinct_captions: arguments.distinct_captions,
-            questions: arguments.questions,
+            questions: arguments.questions.then_some(Topics::All),
             variants: arguments.variants,
         }
     }

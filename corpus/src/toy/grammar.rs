@@ -332,7 +332,7 @@ pub fn parse(caption: &str) -> Option<Claim> {
 }
 
 /// The attribute's own word for a synonym; any other word as it is.
-fn own_word(word: &str) -> &str {
+pub(crate) fn own_word(word: &str) -> &str {
     SYNONYMS.iter().find(|(_, other)| *other == word).map_or(word, |(own, _)| own)
 }
 

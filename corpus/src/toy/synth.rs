@@ -18,6 +18,7 @@ use parquet::schema::types::ColumnPath;
 use sha2::{Digest, Sha256};
 
 use super::grammar::{self, Claim};
+use super::questions::Topics;
 use super::random::Random;
 use super::scene::Scene;
 use super::{junk, questions, render};
@@ -52,8 +53,8 @@ pub struct SynthOptions {
     pub image_side_px: Option<u32>,
     /// For evaluation sets: every caption is correct, says everything, and no two scenes have the same description.
     pub distinct_captions: bool,
-    /// Adds the columns `question` and `answer`.
-    pub questions: bool,
+    /// Adds the columns `question` and `answer`, on these topics.
+    pub questions: Option<Topics>,
     /// Adds the columns `correct_captions` and `wrong_captions` with this many entries each: of the correct ones the
     /// first says everything; a wrong one differs in one attribute. 0 leaves the columns out.
     pub variants: u32,
@@ -69,7 +70,7 @@ impl Default for SynthOptions {
             rows_per_file: 1000,
             image_side_px: None,
             distinct_captions: false,
-            questions: false,
+            questions: None,
             variants: 0,
         }
     }
@@ -320,7 +321,7 @@ fn schema(options: &SynthOptions) -> SchemaRef {
         Field::new("jpg", DataType::Binary, true),
         text("truth"),
     ];
-    if options.questions {
+    if options.questions.is_some() {
         fields.extend([text("question"), text("answer")]);
     }
     if options.variants > 0 {
@@ -368,8 +369,8 @@ impl Columns {
         self.sha256.append_value(hex(&Sha256::digest(&jpg)));
         self.jpg.append_value(jpg);
         self.truth.append_value(serde_json::to_string(scene).expect("a scene is plain data"));
-        if options.questions {
-            let asked = questions::ask(scene, &mut Random::new(options.seed, row, "question"));
+        if let Some(topics) = options.questions {
+            let asked = questions::ask(scene, topics, &mut Random::new(options.seed, row, "question"));
             self.question.append_value(asked.question);
             self.answer.append_value(asked.answer);
         }
@@ -405,7 +406,7 @@ impl Columns {
             Arc::new(self.jpg.finish()),
             Arc::new(self.truth.finish()),
         ];
-        if options.questions {
+        if options.questions.is_some() {
             columns.push(Arc::new(self.question.finish()));
             columns.push(Arc::new(self.answer.finish()));
         }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::grammar::{self, Claim, Joint, parse};
 use super::junk::{self, Junk};
+use super::questions::Topics;
 use super::random::Random;
 use super::render::{render_jpeg, render_rgb};
 use super::scene::{Background, Colour, Object, Scene, Shape, Size, Texture};
@@ -185,8 +186,10 @@ fn a_scene_has_many_correct_captions() {
 fn answers_follow_from_the_scene() {
     let scene = two_objects();
     let mut random = Random::new(1, 1, "test");
-    let asked: HashMap<_, _> =
-        (0..300).map(|_| questions::ask(&scene, &mut random)).map(|asked| (asked.question, asked.answer)).collect();
+    let asked: HashMap<_, _> = (0..300)
+        .map(|_| questions::ask(&scene, Topics::All, &mut random))
+        .map(|asked| (asked.question, asked.answer))
+        .collect();
     for (question, answer) in [
         ("what colour is the circle", "red"),
         ("what shape is blue", "star"),
@@ -210,9 +213,32 @@ fn an_ambiguous_question_is_not_asked() {
     scene.objects[1].shape = Shape::Circle;
     let mut random = Random::new(1, 1, "test");
     for _ in 0..300 {
-        let asked = questions::ask(&scene, &mut random);
+        let asked = questions::ask(&scene, Topics::All, &mut random);
         assert!(!asked.question.contains("circle"), "{}", asked.question);
     }
+}
+
+#[test]
+fn questions_can_be_of_shapes_and_colours_only() {
+    let mut scene = two_objects();
+    let mut random = Random::new(1, 1, "test");
+    let mut asked = |scene: &Scene| -> HashSet<_> {
+        (0..100).map(|_| questions::ask(scene, Topics::ShapesAndColours, &mut random).question).collect()
+    };
+    let expected = ["colour is the circle", "colour is the star", "shape is blue", "shape is red"];
+    assert_eq!(asked(&scene), expected.iter().map(|what| format!("Question: what {what}? Answer:")).collect());
+    scene.objects[1] =
+        Object { shape: scene.objects[0].shape, colour: scene.objects[0].colour, ..scene.objects[1].clone() };
+    assert_eq!(asked(&scene), HashSet::from(["Question: what colour is the background? Answer:".to_owned()]));
+}
+
+#[test]
+fn an_answer_is_right_in_any_case_and_with_synonyms() {
+    assert!(questions::is_right(" Plus ", "cross") && questions::is_right("grey", "gray"));
+    assert!(questions::is_right("bottom  right", "bottom right"));
+    assert!(!questions::is_right("red circle", "red") && !questions::is_right("", "red"));
+    let choices = ["plus", "red", "white", "small"].map(questions::choices);
+    assert_eq!(choices, [Some(5), Some(6), Some(3), None]);
 }
 
 // ------------------------------------------------------------------------------------------------------ rendering
@@ -323,7 +349,8 @@ async fn the_share_of_wrong_captions_is_as_asked() {
 #[tokio::test]
 async fn the_same_seed_writes_the_same_bytes_and_another_seed_other_scenes() {
     let folder = tempfile::tempdir().expect("a folder");
-    let options = SynthOptions { rows: 450, rows_per_file: 200, questions: true, ..SynthOptions::default() };
+    let options =
+        SynthOptions { rows: 450, rows_per_file: 200, questions: Some(Topics::All), ..SynthOptions::default() };
     for name in ["one", "two"] {
         write(&folder.path().join(name), options.clone()).await.expect("writes");
     }
@@ -366,7 +393,7 @@ async fn distinct_captions_are_correct_complete_and_different() {
 #[tokio::test]
 async fn rows_follow_img2dataset() {
     let folder = tempfile::tempdir().expect("a folder");
-    let options = SynthOptions { rows: 250, variants: 3, questions: true, ..SynthOptions::default() };
+    let options = SynthOptions { rows: 250, variants: 3, questions: Some(Topics::All), ..SynthOptions::default() };
     write(folder.path(), options).await.expect("writes");
     let batches = read(folder.path());
     let schema = batches[0].schema();
