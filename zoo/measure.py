@@ -35,26 +35,30 @@ def pixels(jpgs, side):
     return torch.stack([(torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 - MEAN) / STD for image in images])
 
 
-def complete(model, tokenizer, prompts, skip_prompt):
-    """What the language model says next, greedily, up to the end of the line."""
+def complete(model, tokenizer, prompts, new_tokens):
+    """What the language model says next, greedily, up to the end of the line. Decoder-only prompts are whole texts."""
+    encoder = model.config.is_encoder_decoder
+    tokenizer.padding_side = "right" if encoder else "left"
     said = []
     for start in range(0, len(prompts), 100):
-        encoded = tokenizer(prompts[start:start + 100], padding=True, return_tensors="pt")
-        ids = model.generate(input_ids=encoded.input_ids, attention_mask=encoded.attention_mask, do_sample=False, max_new_tokens=8)
-        skip = encoded.input_ids.shape[1] if skip_prompt else 0
+        encoded = tokenizer(prompts[start:start + 100], padding=True, return_tensors="pt", add_special_tokens=encoder)
+        ids = model.generate(input_ids=encoded.input_ids, attention_mask=encoded.attention_mask, do_sample=False,
+                             max_new_tokens=new_tokens)
+        skip = 0 if encoder else encoded.input_ids.shape[1]
         said += [text.split("\n")[0].strip() for text in tokenizer.batch_decode(ids[:, skip:], skip_special_tokens=True)]
     return said
 
 
-def measure_answers(folder, rows):
-    """The share of questions that the language models answer right when they read the full caption."""
-    prompts = [f"{row['correct_captions'][0]} {row['question']}" for row in rows]
-    for name, kind, side in (("opt", AutoModelForCausalLM, "left"), ("t5", AutoModelForSeq2SeqLM, "right")):
-        tokenizer = AutoTokenizer.from_pretrained(folder / name, padding_side=side)
+def measure_language_models(folder, rows):
+    """How often the language models are right when they read the full caption: their answers, and their own captions."""
+    truths, full = [row["truth"] for row in rows], [row["correct_captions"][0] for row in rows]
+    for name, kind, joint in (("opt", AutoModelForCausalLM, "</s>"), ("t5", AutoModelForSeq2SeqLM, " ")):
+        tokenizer = AutoTokenizer.from_pretrained(folder / name)
         model = kind.from_pretrained(folder / name, dtype=torch.float32).eval()
-        said = complete(model, tokenizer, prompts, skip_prompt=name == "opt")
+        said = complete(model, tokenizer, [f"{caption}{joint}{row['question']}" for caption, row in zip(full, rows)], 8)
         right = np.mean([answer == row["answer"] for answer, row in zip(said, rows)])
-        print(f"{name}: answers right: {right:.3f}", flush=True)
+        captions = complete(model, tokenizer, [f"{caption}{joint}".rstrip(" ") for caption in full], 48)
+        print(f"{name}: answers right: {right:.3f}; captions correct: {judge(truths, captions).mean():.3f}", flush=True)
 
 
 def main():
@@ -104,7 +108,7 @@ def main():
         kept += best
     print(f"first choice correct: {judge(first_truths, first).mean():.3f}; kept (top 2) correct: {judge(kept_truths, kept).mean():.3f}; "
           f"words per kept caption: {np.mean([len(text.split()) for text in kept]):.1f}")
-    measure_answers(arguments.zoo, rows)
+    measure_language_models(arguments.zoo, rows)
 
 
 if __name__ == "__main__":
