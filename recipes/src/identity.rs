@@ -25,6 +25,8 @@ struct Identity<'a> {
     shard_rows: u64,
     limits: &'a ImageLimits,
     capfilt: Option<CapFilt>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captions: Option<String>,
     stage1: Option<Stage1>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stage2: Option<Stage2>,
@@ -48,6 +50,7 @@ impl Recipe {
             shard_rows: self.shard_rows,
             limits: &self.limits,
             capfilt: self.capfilt.as_ref().map(capfilt_by_name),
+            captions: self.captions.as_deref().map(folder_name),
             stage1: self.stage1.as_ref().map(stage1_by_name),
             stage2: self.stage2.as_ref().map(stage2_by_name),
             threads: self.cluster.threads,

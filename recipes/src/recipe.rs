@@ -28,6 +28,9 @@ pub struct Recipe {
     /// The CapFilt pass; without it every dataset must say `capfilt: false`.
     #[serde(default)]
     pub capfilt: Option<CapFilt>,
+    /// The output of an earlier run over the same data sets: its captions are trained on, and CapFilt does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub captions: Option<String>,
     /// Q-Former pre-training, stage 1; without it, stage 2 starts from a checkpoint that it names.
     #[serde(default)]
     pub stage1: Option<Stage1>,
@@ -37,6 +40,13 @@ pub struct Recipe {
     /// Where and on how many processes the run is carried out; not part of the hash, but for `threads`.
     #[serde(default)]
     pub cluster: Cluster,
+}
+
+impl Recipe {
+    /// Where the captions are that are trained on: an earlier run's output, or this one's.
+    pub fn captioned(&self) -> &str {
+        self.captions.as_ref().unwrap_or(&self.output)
+    }
 }
 
 /// One parquet data set in img2dataset's layout, or one that is mapped onto it.
@@ -122,14 +132,20 @@ pub struct CapFilt {
     pub precision: CapFiltPrecision,
 }
 
-/// In what precision CapFilt's models compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// In what precision CapFilt's models compute; single unless another is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CapFiltPrecision {
     /// The captioner.
     pub captioner: Precision,
     /// The ranker.
     pub ranker: Precision,
+}
+
+impl Default for CapFiltPrecision {
+    fn default() -> Self {
+        CapFiltPrecision { captioner: Precision::Float, ranker: Precision::Float }
+    }
 }
 
 /// Nucleus sampling as BLIP draws its captions (BLIP `predict.py`: top_p 0.9, length 5 to 20 beyond the prompt).
@@ -273,7 +289,7 @@ pub struct Stage2Precision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// `half` on a GPU, `float` on a CPU.
+    /// `half` on a GPU (a T5: `bfloat16`, since its states exceed half's range), `float` on a CPU.
     #[default]
     Auto,
     /// 32 bits.

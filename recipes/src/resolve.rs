@@ -10,6 +10,7 @@ impl Recipe {
         let mut recipe = self.clone();
         let absolute = |path: &mut String| *path = join(folder, path);
         absolute(&mut recipe.output);
+        recipe.captions.iter_mut().for_each(absolute);
         recipe.datasets.iter_mut().for_each(|dataset| absolute(&mut dataset.path));
         if let Some(capfilt) = &mut recipe.capfilt {
             absolute(&mut capfilt.captioner);

@@ -42,6 +42,9 @@ impl Recipe {
         if let Some(capfilt) = &self.capfilt {
             capfilt.validate()?;
         }
+        if let Some(captions) = &self.captions {
+            self.captions_are_anothers(captions)?;
+        }
         if let Some(stage1) = &self.stage1 {
             stage1.validate()?;
         }
@@ -50,6 +53,19 @@ impl Recipe {
             stage2.has_its_beginning(self.stage1.is_some())?;
         }
         self.cluster.validate()
+    }
+
+    fn captions_are_anothers(&self, captions: &str) -> Checked {
+        require(!captions.trim().is_empty(), "captions", || "must name the output of an earlier run".into())?;
+        require(self.capfilt.is_none(), "captions", || {
+            "names an earlier run's captions, but the recipe writes its own in `capfilt`: remove one of them".into()
+        })?;
+        require(!lies_within(captions, &self.output) && !lies_within(&self.output, captions), "captions", || {
+            "and `output` lie within each other: write the output elsewhere".into()
+        })?;
+        require(self.stage1.is_some() || self.stage2.is_some(), "captions", || {
+            "are given, but nothing is trained on them: add a `stage1` or `stage2` section".into()
+        })
     }
 
     fn datasets_hold(&self) -> Checked {
@@ -61,7 +77,8 @@ impl Recipe {
             require(earlier.iter().all(|other| other.name != dataset.name), format!("{key}.name"), || {
                 format!("`{}` is taken by an earlier data set, but names identify rows and must differ", dataset.name)
             })?;
-            require(self.capfilt.is_some() || !dataset.capfilt, format!("{key}.capfilt"), || {
+            let is_filtered = self.capfilt.is_some() || self.captions.is_some();
+            require(is_filtered || !dataset.capfilt, format!("{key}.capfilt"), || {
                 "is true (the default), but the recipe has no `capfilt` section: add one, or say `capfilt: false` here"
                     .into()
             })?;
@@ -306,7 +323,7 @@ impl Cluster {
 }
 
 /// Where models are read from, besides folders.
-const MODEL_STORES: [&str; 5] = ["hf://", "s3://", "gs://", "az://", "file://"];
+const MODEL_STORES: [&str; 7] = ["hf://", "s3://", "gs://", "az://", "http://", "https://", "file://"];
 
 fn model(source: &str, key: &str) -> Checked {
     require(!source.trim().is_empty(), key, || {

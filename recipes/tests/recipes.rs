@@ -76,7 +76,21 @@ fn shipped_recipes_hold() {
     assert_eq!((stage1.optimiser.beta1, stage1.optimiser.beta2, stage1.optimiser.min_lr), (0.9, 0.98, 1e-5));
     assert_eq!(paper.datasets.iter().filter(|dataset| dataset.capfilt).count(), 4);
 
+    for (name, batch) in [("blip2-129m-opt.yaml", 1920), ("blip2-129m-t5.yaml", 1520)] {
+        let paper2 = Recipe::read(shipped(name)).unwrap();
+        let stage2 = paper2.stage2.as_ref().unwrap();
+        assert_eq!((stage2.batch, stage2.steps, stage2.optimiser.warmup_steps), (batch, 80_000, 2_000), "{name}");
+        assert_eq!((stage2.optimiser.beta2, stage2.optimiser.min_lr), (0.98, 5e-5), "{name}");
+        assert_eq!((paper2.captioned(), &paper2.datasets), (paper.output.as_str(), &paper.datasets), "{name}");
+        let last = format!("{}/stage1/step-{}", paper.output, stage1.steps);
+        assert_eq!(stage2.qformer, Some(last), "{name}");
+    }
+
     let kept = Recipe::read(shipped("demo.yaml")).unwrap();
+    let t5 = Recipe::read(shipped("demo-t5.yaml")).unwrap();
+    assert_eq!((t5.captioned(), &t5.datasets), (kept.output.as_str(), &kept.datasets));
+    let last = format!("{}/stage1/step-{:06}", kept.output, kept.stage1.as_ref().unwrap().steps);
+    assert_eq!(t5.stage2.as_ref().unwrap().qformer, Some(last));
     let raw = Recipe::read(shipped("demo-raw.yaml")).unwrap();
     assert_eq!(kept.stage1, raw.stage1, "the demo compares captions, so the training must be the same");
     assert_eq!((kept.seed, &kept.datasets[0].path), (raw.seed, &raw.datasets[0].path));
@@ -166,7 +180,7 @@ fn every_rule_names_its_key_and_place() {
         ("    top_p: 0.9", "    max_length: 1", "capfilt.sampling.max_length", "at least 2"),
         ("    top_p: 0.9", "    min_length: 21", "capfilt.sampling.min_length", "max_length"),
         ("  image_encoder: models/clip", "  image_encoder: ''", "stage1.image_encoder", "folder"),
-        ("  tokenizer: models/bert", "  tokenizer: https://x/bert", "stage1.tokenizer", "s3://"),
+        ("  tokenizer: models/bert", "  tokenizer: ftp://x/bert", "stage1.tokenizer", "s3://"),
         ("  batch: 32", "  batch: 2", "stage1.batch", "stage1.ranks, which is 3"),
         ("  batch: 32", "  batch: 1", "stage1.batch", "negative"),
         ("  ranks: 3", "  ranks: 0", "stage1.ranks", "at least 1"),
@@ -249,6 +263,31 @@ fn stage_2_alone_names_its_checkpoint_and_encoder() {
         [Some(resolved.language_model.as_str()), resolved.qformer.as_deref(), resolved.image_encoder.as_deref()];
     assert_eq!(paths, [Some("/r/models/t5"), Some("/r/out/step-10"), Some("/r/models/clip")]);
     assert_eq!(resolved.t5_gelu, T5Gelu::Lavis);
+}
+
+#[test]
+fn an_earlier_runs_captions_stand_in_for_capfilt() {
+    let with = |more: &str| {
+        let head = "name: x\noutput: o\ndatasets:\n  - {name: w, path: w}\n";
+        let stage1 = "stage1: {image_encoder: e, tokenizer: t, batch: 4, steps: 2000}\n";
+        Recipe::parse("run.yaml", &format!("{head}{more}").replace("STAGE1", stage1))
+    };
+    let recipe = with("captions: ../kept\nSTAGE1").expect("sound").resolve(Path::new("/r/s"));
+    assert_eq!(recipe.captioned(), "/r/kept");
+    let mut moved = recipe.clone();
+    moved.captions = Some("s3://bucket/kept".into());
+    assert_eq!(moved.hash(), recipe.hash());
+    moved.captions = Some("s3://bucket/raw".into());
+    assert_ne!(moved.hash(), recipe.hash());
+    for (more, words) in [
+        ("captions: ''\nSTAGE1", "earlier run"),
+        ("captions: o/kept\nSTAGE1", "within each other"),
+        ("captions: k\ncapfilt: {captioner: b, ranker: c}\nSTAGE1", "remove one"),
+        ("captions: k\n", "nothing is trained"),
+    ] {
+        let error = with(more).expect_err(words);
+        assert!(error.key == "captions" && error.message.contains(words), "`{words}` is missing in: {error}");
+    }
 }
 
 #[test]
