@@ -23,6 +23,8 @@ pub enum Purpose {
     Dropout = 7,
     /// Initial weights.
     Init = 8,
+    /// Where a caption is cut into prefix and suffix.
+    PrefixSplit = 9,
 }
 
 /// A stream of draws for one (seed, row, purpose, step).

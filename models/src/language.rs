@@ -83,6 +83,8 @@ pub trait LanguageModel: Send {
     fn family(&self) -> Family;
     /// Of its input embeddings.
     fn width(&self) -> i64;
+    /// What stands for `ids [..]` beside visual tokens: `[.., W]`.
+    fn embeddings(&self, ids: &Tensor) -> Tensor;
     /// Ids that it has embeddings for.
     fn vocabulary(&self) -> i64;
     /// The most positions of visual tokens and text together, where that is limited.
@@ -121,9 +123,17 @@ pub fn load(
     kind: Kind,
     t5_gelu: T5Gelu,
 ) -> Result<Box<dyn LanguageModel>, WeightsError> {
+    Ok(match family_of(folder)? {
+        Family::Opt => Box::new(Opt::load(folder, device, kind)?),
+        Family::T5 => Box::new(T5::load(folder, device, kind, t5_gelu)?),
+    })
+}
+
+/// The family of the model in `folder`, by its `config.json`.
+pub fn family_of(folder: &Path) -> Result<Family, WeightsError> {
     match role(&["opt", "t5"]).check(folder)?.as_str() {
-        "opt" => Ok(Box::new(Opt::load(folder, device, kind)?)),
-        _ => Ok(Box::new(T5::load(folder, device, kind, t5_gelu)?)),
+        "opt" => Ok(Family::Opt),
+        _ => Ok(Family::T5),
     }
 }
 
@@ -167,6 +177,6 @@ pub fn check_tokenizer(tokenizer: &Tokenizer, model: &dyn LanguageModel) -> Resu
 const END: &str = "</s>";
 
 /// `mask [B, L]` of a text with the visual tokens before it, which all are visible: `[B, Q + L]`.
-pub(crate) fn with_visual(mask: &Tensor, queries: i64) -> Tensor {
+pub fn with_visual(mask: &Tensor, queries: i64) -> Tensor {
     Tensor::cat(&[Tensor::ones([mask.size()[0], queries], (mask.kind(), mask.device())), mask.shallow_clone()], 1)
 }

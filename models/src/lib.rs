@@ -11,6 +11,7 @@ pub mod layers;
 pub mod opt;
 pub mod patches;
 pub mod pre_norm;
+pub mod precision;
 pub mod preprocessor;
 pub mod presets;
 pub mod qformer;

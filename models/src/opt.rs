@@ -197,6 +197,10 @@ impl LanguageModel for Opt {
         self.config.embedding_width()
     }
 
+    fn embeddings(&self, ids: &Tensor) -> Tensor {
+        self.embed_tokens.forward(ids)
+    }
+
     fn vocabulary(&self) -> i64 {
         self.config.vocab_size
     }

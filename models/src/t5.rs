@@ -197,7 +197,7 @@ impl T5 {
     }
 
     /// What the decoder is fed to say `labels [B, T]`: these, one place later.
-    fn shifted(&self, labels: &Tensor) -> Tensor {
+    pub fn shifted(&self, labels: &Tensor) -> Tensor {
         let (batch, length) = labels.size2().expect("labels [B, T]");
         let start = Tensor::full([batch, 1], self.config.start(), (Kind::Int64, labels.device()));
         let said = labels.narrow(1, 0, length - 1);
@@ -212,6 +212,10 @@ impl LanguageModel for T5 {
 
     fn width(&self) -> i64 {
         self.config.d_model
+    }
+
+    fn embeddings(&self, ids: &Tensor) -> Tensor {
+        self.shared.forward(ids)
     }
 
     fn vocabulary(&self) -> i64 {

@@ -18,7 +18,7 @@ use crate::checkpoint;
 use crate::error::TrainError;
 use crate::objectives::contrastive::pairwise;
 use crate::setup::Setup;
-use crate::stage1::runtime;
+use crate::training::runtime;
 
 /// Pairs that are encoded together.
 const BATCH: usize = 64;
@@ -124,11 +124,11 @@ pub fn retrieval(
     let setup = Setup::load(recipe, device)?;
     let runtime = runtime()?;
     let (model, step) = match checkpoint {
-        None => (setup.initial_model(recipe.seed, device)?, None),
+        None => (setup.initial_model(recipe, device)?, None),
         Some(checkpoint) => {
             let output = store::open(&recipe.output)?;
-            let (model, state) = runtime.block_on(checkpoint::load_model(&output, checkpoint, device))?;
-            (model, Some(state.step))
+            let saved = runtime.block_on(checkpoint::open(&output, checkpoint))?;
+            (runtime.block_on(saved.qformer(device))?, Some(saved.state.step))
         }
     };
     if model.config.encoder_width != setup.config.encoder_width || model.config.vocab_size != setup.config.vocab_size {

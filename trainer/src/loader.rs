@@ -13,14 +13,18 @@ use quern_corpus::images::{ImageError, decode};
 use quern_corpus::order::{SampleOrder, slice};
 use quern_corpus::store;
 use quern_corpus::{Keyed, Purpose, RowId};
+use quern_models::language::Texts;
 use quern_recipes::{ImageLimits, Recipe};
 use tch::{Device, Tensor};
 
 use crate::error::TrainError;
+use crate::language_texts::LanguageTexts;
 use crate::samples::{SampleRow, Samples, ShardRows};
-use crate::setup::{FrozenEncoder, ImageTransform, Setup, TextEncoder, section};
-use crate::stage1::{Batches, runtime};
+use crate::setup::TextEncoder;
 use crate::step::Batch;
+use crate::step::bridge::BridgeBatch;
+use crate::training::{Batches, runtime};
+use crate::vision::{FrozenEncoder, ImageTransform};
 
 /// Batches that wait for training.
 const PREFETCHED: usize = 3;
@@ -29,16 +33,45 @@ const MAX_DECODERS: usize = 8;
 /// Bytes of frozen features that are remembered where images are never augmented.
 const REMEMBERED_BYTES: usize = 1 << 30;
 
+/// How a batch's captions become what a model is fed.
+pub trait Captions: Send + 'static {
+    /// What they become.
+    type Encoded: Send + 'static;
+
+    /// Tokenises the captions of a batch.
+    fn encode(&self, captions: &[Caption]) -> Self::Encoded;
+}
+
+/// A caption of a batch.
+pub struct Caption<'a> {
+    /// As the corpus has it.
+    pub text: &'a str,
+    /// What is drawn about it in this epoch.
+    pub split: Keyed,
+}
+
+/// What batches are made with.
+pub struct Feed<C> {
+    /// How captions become ids.
+    pub texts: C,
+    /// How images become pixels.
+    pub images: ImageTransform,
+    /// How pixels become features.
+    pub encoder: FrozenEncoder,
+    /// Rows of the global batch.
+    pub batch: u32,
+}
+
 /// The production source of batches.
-pub struct Loader {
-    prepared: Receiver<Result<Prepared, TrainError>>,
+pub struct Loader<C: Captions> {
+    prepared: Receiver<Result<Prepared<C::Encoded>, TrainError>>,
     encoder: FrozenEncoder,
     remembered: HashMap<u64, Tensor>,
     device: Device,
 }
 
 /// A batch before the encoder.
-struct Prepared {
+struct Prepared<E> {
     step: u64,
     rows: Vec<u64>,
     /// Rows of the batch whose features are not remembered, and their pixels `[_, 3, H, W]`.
@@ -46,28 +79,41 @@ struct Prepared {
     pixels: Option<Tensor>,
     /// Whether the features of the fresh rows are to be remembered.
     remember: bool,
-    ids: Tensor,
-    mask: Tensor,
+    texts: E,
 }
 
-impl Loader {
+/// A batch behind the encoder.
+struct Encoded<E> {
+    /// Frozen features, `[B, N, V]`.
+    features: Tensor,
+    texts: E,
+    rows: Vec<u64>,
+}
+
+impl<C: Captions> Loader<C> {
     /// Starts to prepare this rank's slices of `steps`.
     ///
     /// # Errors
     /// When the thread can't be started; what fails inside it comes out of [`Batches::next`].
     pub fn start(
         recipe: &Recipe,
-        setup: Setup,
+        feed: Feed<C>,
         steps: Range<u64>,
         collective: &dyn Collective,
         device: Device,
     ) -> Result<Self, TrainError> {
         let (sender, prepared) = sync_channel(PREFETCHED);
-        let Setup { texts, images, encoder, .. } = setup;
-        let recipe = recipe.clone();
-        let (rank, ranks) = (collective.rank(), collective.size());
+        let Feed { texts, images, encoder, batch } = feed;
+        let preparing = Preparing {
+            recipe: recipe.clone(),
+            texts,
+            images,
+            batch,
+            rank: collective.rank(),
+            ranks: collective.size(),
+        };
         let work = move || {
-            if let Err(error) = prepare_all(&recipe, &texts, &images, steps, (rank, ranks), &sender) {
+            if let Err(error) = preparing.prepare_all(steps, &sender) {
                 let _ = sender.send(Err(error)); // nobody listens any more: training has ended
             }
         };
@@ -76,8 +122,16 @@ impl Loader {
         Ok(Loader { prepared, encoder, remembered: HashMap::new(), device })
     }
 
+    fn encoded(&mut self, step: u64) -> Result<Encoded<C::Encoded>, TrainError> {
+        let ended = |_| TrainError::System("the loader's thread died; its panic is in the log".into());
+        let prepared = self.prepared.recv().map_err(ended)??;
+        assert_eq!(prepared.step, step, "steps are asked for in order");
+        let features = self.features(&prepared);
+        Ok(Encoded { features, texts: prepared.texts, rows: prepared.rows })
+    }
+
     /// Features `[B, N, V]` of a batch's rows: of the fresh ones from their pixels, of the others from memory.
-    fn features(&mut self, prepared: &Prepared) -> Tensor {
+    fn features(&mut self, prepared: &Prepared<C::Encoded>) -> Tensor {
         let fresh = prepared.pixels.as_ref().map(|pixels| self.encoder.features(pixels));
         let all_fresh = prepared.fresh.len() == prepared.rows.len();
         if let (Some(fresh), true) = (&fresh, prepared.remember) {
@@ -92,43 +146,93 @@ impl Loader {
     }
 }
 
-impl Batches for Loader {
+impl Batches<Batch> for Loader<TextEncoder> {
     fn next(&mut self, step: u64) -> Result<Batch, TrainError> {
-        let ended = |_| TrainError::System("the loader's thread died; its panic is in the log".into());
-        let prepared = self.prepared.recv().map_err(ended)??;
-        assert_eq!(prepared.step, step, "steps are asked for in order");
-        let features = self.features(&prepared);
-        let Prepared { rows, ids, mask, .. } = prepared;
-        Ok(Batch { features, ids: ids.to_device(self.device), mask: mask.to_device(self.device), rows })
+        let Encoded { features, texts, rows } = self.encoded(step)?;
+        let (ids, mask) = (texts.ids.to_device(self.device), texts.mask.to_device(self.device));
+        Ok(Batch { features, ids, mask, rows })
     }
 }
 
-fn prepare_all(
-    recipe: &Recipe,
-    texts: &TextEncoder,
-    images: &ImageTransform,
-    steps: Range<u64>,
-    (rank, ranks): (usize, usize),
-    sender: &SyncSender<Result<Prepared, TrainError>>,
-) -> Result<(), TrainError> {
-    let runtime = runtime()?;
-    let batch = section(recipe)?.batch;
-    let mut samples = runtime.block_on(Samples::open(recipe, store::open(&recipe.output)?))?;
-    let order = SampleOrder::new(samples.shard_sizes(), recipe.seed);
-    let mut memory = Memory::new(images);
-    for step in steps {
-        let global = order.batch(step, batch);
-        let mut drawn = Vec::new();
-        for sample in &global[slice(global.len(), rank, ranks)] {
-            let rows = runtime.block_on(samples.shard(sample.shard))?;
-            drawn.push(Drawn { rows, ordinal: sample.ordinal as usize, epoch: sample.epoch });
+impl Batches<BridgeBatch> for Loader<LanguageTexts> {
+    fn next(&mut self, step: u64) -> Result<BridgeBatch, TrainError> {
+        let Encoded { features, texts, rows } = self.encoded(step)?;
+        let moved = |tensor: Tensor| tensor.to_device(self.device);
+        let texts = Texts { ids: moved(texts.ids), mask: moved(texts.mask), labels: moved(texts.labels) };
+        Ok(BridgeBatch { features, texts, rows })
+    }
+}
+
+/// The loader's thread.
+struct Preparing<C> {
+    recipe: Recipe,
+    texts: C,
+    images: ImageTransform,
+    batch: u32,
+    rank: usize,
+    ranks: usize,
+}
+
+impl<C: Captions> Preparing<C> {
+    fn prepare_all(
+        &self,
+        steps: Range<u64>,
+        sender: &SyncSender<Result<Prepared<C::Encoded>, TrainError>>,
+    ) -> Result<(), TrainError> {
+        let runtime = runtime()?;
+        let recipe = &self.recipe;
+        let mut samples = runtime.block_on(Samples::open(recipe, store::open(recipe.captioned())?))?;
+        let order = SampleOrder::new(samples.shard_sizes(), recipe.seed);
+        let mut memory = Memory::new(&self.images);
+        for step in steps {
+            let global = order.batch(step, self.batch);
+            let mut drawn = Vec::new();
+            for sample in &global[slice(global.len(), self.rank, self.ranks)] {
+                let rows = runtime.block_on(samples.shard(sample.shard))?;
+                drawn.push(Drawn { rows, ordinal: sample.ordinal as usize, epoch: sample.epoch });
+            }
+            let prepared = self.prepare(step, drawn, &mut memory)?;
+            if sender.send(Ok(prepared)).is_err() {
+                return Ok(());
+            }
         }
-        let prepared = prepare(recipe, texts, images, step, drawn, &mut memory)?;
-        if sender.send(Ok(prepared)).is_err() {
-            return Ok(());
+        Ok(())
+    }
+
+    /// Tokenises, decodes and transforms. A row whose image can't be decoded leaves its lane empty: it is left out of the
+    /// batch, which is that much smaller on every number of ranks.
+    fn prepare(
+        &self,
+        step: u64,
+        mut drawn: Vec<Drawn>,
+        memory: &mut Memory,
+    ) -> Result<Prepared<C::Encoded>, TrainError> {
+        let seed = self.recipe.seed;
+        loop {
+            drawn.retain(|row| !memory.broken.contains(&row.row().id.key()));
+            if drawn.is_empty() {
+                return Err(TrainError::Corpus(format!("no image of this rank's slice of step {step} can be decoded")));
+            }
+            let rows: Vec<u64> = drawn.iter().map(|row| row.row().id.key()).collect();
+            let (fresh, remember) = memory.fresh(&rows);
+            let chosen: Vec<&Drawn> = fresh.iter().map(|&index| &drawn[index]).collect();
+            let pixels = match pixels(&chosen, &self.images, &self.recipe.limits, seed) {
+                Ok(pixels) => (!chosen.is_empty()).then(|| self.images.batch(&pixels)),
+                Err(broken) => {
+                    for (row, error) in broken {
+                        tracing::warn!(%row, %error, "left out of training: its image can't be decoded");
+                        memory.broken.insert(row.key());
+                    }
+                    continue;
+                }
+            };
+            if remember {
+                memory.known.get_or_insert_default().extend(&rows);
+            }
+            let captions: Vec<Caption> = drawn.iter().map(|row| row.caption(seed)).collect();
+            return Ok(Prepared { step, rows, fresh, pixels, remember, texts: self.texts.encode(&captions) });
         }
     }
-    Ok(())
 }
 
 /// A row of a batch, at the epoch that it is drawn in.
@@ -147,46 +251,10 @@ impl Drawn {
         Keyed::new(seed, self.row().id.key(), purpose, self.epoch)
     }
 
-    fn caption(&self, seed: u64) -> &str {
+    fn caption(&self, seed: u64) -> Caption<'_> {
         let captions = &self.row().captions;
-        &captions[self.keyed(seed, Purpose::CaptionChoice).below(0, captions.len() as u64) as usize]
-    }
-}
-
-/// Tokenises, decodes and transforms. A row whose image can't be decoded leaves its lane empty: it is left out of the
-/// batch, which is that much smaller on every number of ranks.
-fn prepare(
-    recipe: &Recipe,
-    texts: &TextEncoder,
-    images: &ImageTransform,
-    step: u64,
-    mut drawn: Vec<Drawn>,
-    memory: &mut Memory,
-) -> Result<Prepared, TrainError> {
-    loop {
-        drawn.retain(|row| !memory.broken.contains(&row.row().id.key()));
-        if drawn.is_empty() {
-            return Err(TrainError::Corpus(format!("no image of this rank's slice of step {step} can be decoded")));
-        }
-        let rows: Vec<u64> = drawn.iter().map(|row| row.row().id.key()).collect();
-        let (fresh, remember) = memory.fresh(&rows);
-        let chosen: Vec<&Drawn> = fresh.iter().map(|&index| &drawn[index]).collect();
-        let pixels = match pixels(&chosen, images, &recipe.limits, recipe.seed) {
-            Ok(pixels) => (!chosen.is_empty()).then(|| images.batch(&pixels)),
-            Err(broken) => {
-                for (row, error) in broken {
-                    tracing::warn!(%row, %error, "left out of training: its image can't be decoded");
-                    memory.broken.insert(row.key());
-                }
-                continue;
-            }
-        };
-        if remember {
-            memory.known.get_or_insert_default().extend(&rows);
-        }
-        let captions: Vec<&str> = drawn.iter().map(|row| row.caption(recipe.seed)).collect();
-        let (ids, mask) = texts.encode(&captions);
-        return Ok(Prepared { step, rows, fresh, pixels, remember, ids, mask });
+        let text = &captions[self.keyed(seed, Purpose::CaptionChoice).below(0, captions.len() as u64) as usize];
+        Caption { text, split: self.keyed(seed, Purpose::PrefixSplit) }
     }
 }
 

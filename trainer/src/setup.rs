@@ -1,24 +1,22 @@
 //! What stage 1 and its evaluation are built from: tokenizer, frozen image encoder, image transform, model sizes.
 
-use std::path::Path;
-
-use quern_corpus::images::{self, CropRounding, RgbImage};
 use quern_corpus::{Keyed, Purpose};
 use quern_models::caption_text::pre_caption;
-use quern_models::preprocessor::{PreprocessorConfig, Resize};
 use quern_models::qformer::{QFormer, QFormerConfig};
 use quern_models::source::{self, ModelSource};
 use quern_models::tokenize::{Padding, Tokenizer};
-use quern_models::vit::FrozenVit;
-use quern_recipes::{Augment, Recipe, Stage1};
-use tch::{Device, Kind, Tensor, no_grad};
+use quern_recipes::{Recipe, Stage1 as Section};
+use tch::{Device, Tensor};
 
-use crate::checkpoint::Identity;
+use crate::checkpoint::{Identity, Trained};
 use crate::error::TrainError;
-use crate::stage1::Plan;
+use crate::loader::{Caption, Captions, Feed};
+use crate::stage1::Stage1;
+use crate::training::Plan;
+use crate::vision::{FrozenEncoder, ImageTransform};
 
 /// Words of a caption at most (LAVIS `BlipCaptionProcessor`).
-const MAX_WORDS: usize = 50;
+pub(crate) const MAX_WORDS: usize = 50;
 /// BLIP-2's token that begins a text which is to be generated.
 const DECODER_START: &str = "[DEC]";
 /// Epsilon of BERT's LayerNorms.
@@ -47,8 +45,8 @@ impl Setup {
         let stage1 = section(recipe)?;
         let texts = TextEncoder::load(stage1)?;
         let folder = source::fetch(&stage1.image_encoder)?;
-        let encoder = FrozenEncoder::load(&folder, device)?;
-        let images = ImageTransform::load(&folder, stage1.augment)?;
+        let encoder = FrozenEncoder::load(&folder, stage1.precision.image_encoder, device)?;
+        let images = ImageTransform::load(&folder, stage1.image_size, stage1.augment)?;
         let sizes = &stage1.qformer;
         let config = QFormerConfig {
             vocab_size: texts.tokenizer.vocab_size() as i64,
@@ -62,7 +60,7 @@ impl Setup {
             hidden_dropout_prob: sizes.hidden_dropout_prob,
             attention_probs_dropout_prob: sizes.attention_probs_dropout_prob,
             cross_attention_freq: sizes.cross_attention_freq.into(),
-            encoder_width: encoder.model.width(),
+            encoder_width: encoder.width(),
             num_query_token: sizes.num_query_token.into(),
             embed_dim: sizes.embed_dim.into(),
             pad_token_id: texts.tokenizer.pad_id(),
@@ -78,12 +76,33 @@ impl Setup {
         Ok(Setup { config, texts, images, encoder })
     }
 
-    /// The model before its first step: the same for the same recipe, everywhere.
+    /// The model before its first step, from the recipe's BERT or from nothing: the same for the same recipe, everywhere.
     ///
     /// # Errors
-    /// On sizes that no model can have.
-    pub fn initial_model(&self, seed: u64, device: Device) -> Result<QFormer, TrainError> {
-        Ok(QFormer::init(&self.config, Keyed::new(seed, 0, Purpose::Init, 0).bits(0), device)?)
+    /// On sizes that no model can have, or that the BERT has not.
+    pub fn initial_model(&self, recipe: &Recipe, device: Device) -> Result<QFormer, TrainError> {
+        let seed = initial_seed(recipe);
+        Ok(match &section(recipe)?.init {
+            None => QFormer::init(&self.config, seed, device)?,
+            Some(bert) => {
+                let folder = source::fetch(bert)?;
+                QFormer::from_bert_folder(&folder, &self.texts.tokenizer, &self.config, seed, device)?
+            }
+        })
+    }
+
+    /// Stage 1 as the loop trains it, from `model` on.
+    ///
+    /// # Errors
+    /// When there is no stage 1 in the recipe.
+    pub fn stage(&self, recipe: &Recipe, model: QFormer) -> Result<Stage1, TrainError> {
+        let semantics = section(recipe)?.semantics.into();
+        Ok(Stage1 { model, semantics, seed: recipe.seed, decoder_start: self.texts.decoder_start })
+    }
+
+    /// What batches of `batch` rows are made with.
+    pub fn feed(self, batch: u32) -> Feed<TextEncoder> {
+        Feed { texts: self.texts, images: self.images, encoder: self.encoder, batch }
     }
 
     /// What the loop needs of the recipe.
@@ -98,23 +117,23 @@ impl Setup {
                 "stage1.batch is {batch}, but {ranks} ranks need a row each, and negatives need at least two"
             )));
         }
+        let trained = Trained::QFormer { config: self.config.clone(), decoder_start: self.texts.decoder_start };
         Ok(Plan {
-            semantics: stage1.semantics.into(),
             steps: stage1.steps,
-            checkpoint_every: stage1.checkpoint_every.max(1),
+            checkpoint_every: stage1.checkpoint_every,
             optimiser: stage1.optimiser,
-            identity: Identity {
-                seed: recipe.seed,
-                batch: stage1.batch,
-                recipe_hash: recipe.hash(),
-                decoder_start: self.texts.decoder_start,
-            },
+            identity: Identity { seed: recipe.seed, batch: stage1.batch, recipe_hash: recipe.hash(), trained },
         })
     }
 }
 
+/// The seed of a run's initial weights.
+pub(crate) fn initial_seed(recipe: &Recipe) -> u64 {
+    Keyed::new(recipe.seed, 0, Purpose::Init, 0).bits(0)
+}
+
 /// The recipe's stage 1.
-pub(crate) fn section(recipe: &Recipe) -> Result<&Stage1, TrainError> {
+fn section(recipe: &Recipe) -> Result<&Section, TrainError> {
     recipe.stage1.as_ref().ok_or_else(|| TrainError::Recipe("there is no `stage1` section to train by".into()))
 }
 
@@ -127,7 +146,7 @@ pub struct TextEncoder {
 }
 
 impl TextEncoder {
-    fn load(stage1: &Stage1) -> Result<Self, TrainError> {
+    fn load(stage1: &Section) -> Result<Self, TrainError> {
         let mut tokenizer = Tokenizer::load(&ModelSource::parse(&stage1.tokenizer)?.fetch_settings()?)?;
         let decoder_start = tokenizer.add_special_token(DECODER_START);
         Ok(TextEncoder { tokenizer, decoder_start, max_length: stage1.max_text_length as usize })
@@ -141,72 +160,20 @@ impl TextEncoder {
     }
 }
 
-/// What is done to images before the encoder.
-pub struct ImageTransform {
-    config: PreprocessorConfig,
-    augment: Augment,
+/// Ids and mask of stage 1's texts, `[B, L]` each.
+pub struct Encoded {
+    /// Token ids, `[CLS]` first.
+    pub ids: Tensor,
+    /// 1 for a token, 0 for padding.
+    pub mask: Tensor,
 }
 
-impl ImageTransform {
-    fn load(folder: &Path, augment: Augment) -> Result<Self, TrainError> {
-        Ok(ImageTransform { config: PreprocessorConfig::read(folder)?, augment })
-    }
+impl Captions for TextEncoder {
+    type Encoded = Encoded;
 
-    /// Whether the recipe leaves training images as they are: no crop, no mirroring.
-    pub fn is_constant(&self) -> bool {
-        self.augment.min_scale >= 1.0 && !self.augment.flip
-    }
-
-    /// Numbers per image: `3 · side · side`.
-    pub fn numbers(&self) -> usize {
-        let (width, height) = self.config.output_size();
-        3 * (width * height) as usize
-    }
-
-    /// Pixels `[B, 3, H, W]` of images that lie one after the other.
-    pub fn batch(&self, pixels: &[f32]) -> Tensor {
-        let (width, height) = self.config.output_size();
-        Tensor::from_slice(pixels).view([-1, 3, i64::from(height), i64::from(width)])
-    }
-
-    /// The training transform with these draws; where the recipe augments nothing, the evaluation transform.
-    pub fn train(&self, image: &RgbImage, draws: &Keyed, out: &mut [f32]) {
-        if self.is_constant() {
-            return self.evaluate(image, out);
-        }
-        let side = self.config.output_size().0;
-        self.normalise(&images::train_crop(image, side, &self.augment, draws), out);
-    }
-
-    /// The evaluation transform.
-    pub fn evaluate(&self, image: &RgbImage, out: &mut [f32]) {
-        let prepared = match self.config.resize {
-            Resize::ShortestSide { size, crop } => images::clip_eval(image, size, crop, CropRounding::HuggingFace),
-            Resize::Squash { width, height } => images::blip_eval(image, width, height),
-        };
-        self.normalise(&prepared, out);
-    }
-
-    fn normalise(&self, image: &RgbImage, out: &mut [f32]) {
-        images::normalise_into(image, self.config.mean, self.config.std, out);
-    }
-}
-
-/// The frozen image encoder: half precision on a GPU, full on a CPU.
-pub struct FrozenEncoder {
-    model: FrozenVit,
-    device: Device,
-    kind: Kind,
-}
-
-impl FrozenEncoder {
-    fn load(folder: &Path, device: Device) -> Result<Self, TrainError> {
-        let kind = if device.is_cuda() { Kind::Half } else { Kind::Float };
-        Ok(FrozenEncoder { model: FrozenVit::load(folder, device, kind)?, device, kind })
-    }
-
-    /// `pixels [B, 3, H, W] -> [B, N, V]`, on the encoder's device.
-    pub fn features(&self, pixels: &Tensor) -> Tensor {
-        no_grad(|| self.model.features(&pixels.to_device(self.device).to_kind(self.kind)))
+    fn encode(&self, captions: &[Caption]) -> Encoded {
+        let texts: Vec<&str> = captions.iter().map(|caption| caption.text).collect();
+        let (ids, mask) = TextEncoder::encode(self, &texts);
+        Encoded { ids, mask }
     }
 }

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
+use crate::language::Family;
 use crate::layers::{LayerNorm, Linear};
 use crate::weights::{Scope, TensorSource, Weights, WeightsError};
 
@@ -31,6 +32,15 @@ impl Projection {
         match self {
             Projection::Opt => "opt_proj",
             Projection::T5 => "t5_proj",
+        }
+    }
+}
+
+impl From<Family> for Projection {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::Opt => Projection::Opt,
+            Family::T5 => Projection::T5,
         }
     }
 }

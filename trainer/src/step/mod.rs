@@ -1,4 +1,4 @@
-//! One training step on one rank: the gradient of the global batch's loss, by the graph cut of DESIGN 3.4.
+//! One training step of stage 1 on one rank: the gradient of the global batch's loss, by the graph cut of DESIGN 3.4.
 //!
 //! 1. Contrastive features of the local rows; gathered over the ranks.
 //! 2. ITC with local and gathered features as leaves; backward to the leaves. The gradients of the gathered copies are
@@ -10,6 +10,7 @@
 //!
 //! All losses are local sums over global counts: the result doesn't depend on how the batch is cut into ranks.
 
+pub mod bridge;
 mod contrast;
 mod groups;
 mod mining;
@@ -18,7 +19,7 @@ mod passes;
 mod texts;
 
 use quern_collective::{Collective, CollectiveError};
-use quern_models::qformer::{Outputs, QFormer};
+use quern_models::qformer::{Outputs, Parameters, QFormer};
 use tch::{Device, Kind, Tensor};
 
 use crate::exchange::fetch_rows;
@@ -37,11 +38,11 @@ use texts::GlobalTexts;
 pub struct Semantics {
     /// Whether the gathered side of ITC counts as constant (LAVIS' `all_gather` passes no gradient).
     pub gathered_side_detached: bool,
-    /// Over what ITG's mean is taken.
+    /// Over what a mean over tokens is taken.
     pub language_mean: LanguageMean,
 }
 
-/// Over what ITG's mean is taken.
+/// Over what a mean over tokens (ITG's, stage 2's) is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LanguageMean {
     /// Over all tokens of the global batch.
@@ -218,7 +219,7 @@ pub fn train_step(
     (carried + &matching_loss + &language_loss).backward();
 
     let contributions = [&contrast.loss, &language_loss, &matching_loss];
-    let (gradients, losses) = reduce(model, contributions, collective)?;
+    let (gradients, [itc, itg, itm]) = reduce(model.parameters(), contributions, collective)?;
     let rows = batch.rows.len() as f64;
     let local = Losses {
         itc: contrast.loss.double_value(&[]) * place.global() as f64 / rows,
@@ -239,26 +240,26 @@ pub fn train_step(
         matching_logits: matching_logits.detach(),
         contrastive_targets: contrastive::targets(place, model.device()),
     });
-    Ok(StepOutput { gradients, losses, local, probes })
+    Ok(StepOutput { gradients, losses: Losses { itc, itg, itm }, local, probes })
 }
 
-/// Sums gradients and losses over the ranks, in one message.
-fn reduce(
-    model: &QFormer,
-    losses: [&Tensor; 3],
+/// Sums the parameters' gradients and `numbers` over the ranks, in one message.
+fn reduce<const N: usize>(
+    parameters: &Parameters,
+    numbers: [&Tensor; N],
     collective: &dyn Collective,
-) -> Result<(Vec<Tensor>, Losses), CollectiveError> {
-    let flat: Vec<Tensor> = (model.parameters().iter())
+) -> Result<(Vec<Tensor>, [f64; N]), CollectiveError> {
+    let flat: Vec<Tensor> = (parameters.iter())
         .map(|(name, parameter)| {
             let gradient = parameter.grad();
             assert!(gradient.defined(), "{name} takes part in no objective");
             gradient.view(-1)
         })
-        .chain(losses.iter().map(|loss| loss.detach().view(-1)))
+        .chain(numbers.iter().map(|number| number.detach().view(-1)))
         .collect();
     let summed = collective.all_reduce_sum(&[Tensor::cat(&flat, 0)])?;
     let mut offset = 0;
-    let gradients = (model.parameters().iter())
+    let gradients = (parameters.iter())
         .map(|(_, parameter)| {
             let count = parameter.numel() as i64;
             let gradient = summed[0].narrow(0, offset, count).view(parameter.size().as_slice());
@@ -266,7 +267,7 @@ fn reduce(
             gradient
         })
         .collect();
-    let tail = Vec::<f64>::try_from(summed[0].narrow(0, offset, 3).to_device(Device::Cpu).to_kind(Kind::Double));
-    let [itc, itg, itm] = tail.expect("a vector of doubles")[..] else { unreachable!("three losses") };
-    Ok((gradients, Losses { itc, itg, itm }))
+    let tail = summed[0].narrow(0, offset, N as i64).to_device(Device::Cpu).to_kind(Kind::Double);
+    let tail = Vec::<f64>::try_from(tail).expect("a vector of doubles");
+    Ok((gradients, tail.try_into().expect("as many as were given")))
 }

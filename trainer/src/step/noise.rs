@@ -23,6 +23,8 @@ pub enum Stream {
     Pair = 3,
     NegativeImage = 4,
     NegativeText = 5,
+    /// Stage 2's one pass.
+    Visual = 6,
 }
 
 impl Noise<'_> {

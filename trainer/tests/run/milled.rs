@@ -1,7 +1,7 @@
-//! `stage1::run` and retrieval as the worker calls them: real files in, a checkpoint out.
+//! A corpus of the toy world with its captions, and what runs over it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -12,26 +12,27 @@ use quern_corpus::plan::plan_dataset;
 use quern_corpus::reader::{RawRow, read_rows};
 use quern_corpus::store;
 use quern_corpus::toy::{SynthOptions, seeds, synth};
-use quern_recipes::{Augment, Recipe};
-use quern_trainer::eval::{paired_gain, retrieval};
-use quern_trainer::stage1::{Control, Flow, Outcome, StepReport, run};
+use quern_recipes::Recipe;
+use quern_trainer::training::{Control, Flow, Outcome, StepReport};
 use quern_trainer::{Refused, TrainError};
 use serde_json::json;
-use tch::Device;
 use tempfile::TempDir;
 
-const ROWS: u64 = 90;
+/// Rows of the corpus.
+pub const ROWS: u64 = 90;
 const SHARD_ROWS: u64 = 40;
 
 /// A corpus of right captions, passed through into an output as a worker would.
-struct Milled {
-    folder: TempDir,
-    recipe: Recipe,
+pub struct Milled {
+    /// Where everything is.
+    pub folder: TempDir,
+    /// The run's.
+    pub recipe: Recipe,
 }
 
 impl Milled {
     /// `break_image`: this row's embedded image is made undecodable.
-    fn new(break_image: Option<usize>) -> Self {
+    pub fn new(break_image: Option<usize>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let recipe = recipe(folder.path());
@@ -51,7 +52,8 @@ impl Milled {
         Milled { folder, recipe }
     }
 
-    fn corpus(&self) -> &str {
+    /// The corpus' folder.
+    pub fn corpus(&self) -> &str {
         &self.recipe.datasets[0].path
     }
 }
@@ -77,8 +79,14 @@ async fn mill(recipe: &Recipe, break_image: Option<usize>) {
     manifest.write(&output).await.expect("written");
 }
 
-fn recipe(folder: &Path) -> Recipe {
-    let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../zoo");
+/// The folder of a model of the zoo.
+pub fn zoo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../zoo")
+}
+
+/// Twelve steps of stage 1 on the corpus in `folder`.
+pub fn recipe(folder: &Path) -> Recipe {
+    let zoo = zoo();
     let recipe = json!({
         "name": "test",
         "seed": 3,
@@ -101,10 +109,13 @@ fn recipe(folder: &Path) -> Recipe {
     Recipe::from_json(&recipe.to_string()).expect("a valid recipe")
 }
 
+/// Every step's loss, and the last checkpoint.
 #[derive(Default)]
-struct Watch {
-    losses: Vec<f64>,
-    checkpoint: Option<String>,
+pub struct Watch {
+    /// Summed where there are more than one.
+    pub losses: Vec<f64>,
+    /// Its path below the output.
+    pub checkpoint: Option<String>,
 }
 
 impl Control for Watch {
@@ -119,86 +130,31 @@ impl Control for Watch {
     }
 }
 
-fn train(recipe: &Recipe, ranks: usize) -> Watch {
+/// What one rank does.
+pub type RankRun<'a> = &'a (dyn Fn(&dyn Collective, &mut Watch) -> Result<Outcome, TrainError> + Sync);
+
+/// What rank 0 of `ranks` saw.
+pub fn on_ranks(ranks: usize, run: RankRun) -> Watch {
     let world = local_world(ranks, Duration::from_secs(60)).expect("a world on loopback");
     let mut watches: Vec<Watch> = thread::scope(|scope| {
         let running: Vec<_> = (world.into_iter())
-            .map(|collective| scope.spawn(move || rank(recipe, &collective).expect("no error").0))
+            .map(|collective| {
+                scope.spawn(move || {
+                    let mut watch = Watch::default();
+                    run(&collective, &mut watch).expect("no error");
+                    watch
+                })
+            })
             .collect();
         running.into_iter().map(|rank| rank.join().expect("no panic")).collect()
     });
     watches.remove(0)
 }
 
-fn rank(recipe: &Recipe, collective: &dyn Collective) -> Result<(Watch, Outcome), TrainError> {
-    let mut watch = Watch::default();
-    let outcome = run(recipe, collective, None, Device::Cpu, &mut watch)?;
-    Ok((watch, outcome))
-}
-
-fn assert_close(expected: &[f64], actual: &[f64]) {
+/// The same losses, to a ten-thousandth.
+pub fn assert_close(expected: &[f64], actual: &[f64]) {
     assert_eq!(expected.len(), actual.len());
     for (step, (expected, actual)) in expected.iter().zip(actual).enumerate() {
         assert!(((expected - actual) / expected).abs() < 1e-4, "step {step}: {actual}, not {expected}");
     }
-}
-
-#[test]
-fn real_files_train_alike_on_one_and_two_ranks() {
-    let milled = Milled::new(None);
-    let alone = train(&milled.recipe, 1);
-    assert_eq!(alone.losses.len(), 12);
-    assert_close(&alone.losses, &train(&milled.recipe, 2).losses);
-}
-
-#[test]
-fn remembered_features_are_those_that_would_be_computed() {
-    let mut milled = Milled::new(None);
-    let stage1 = milled.recipe.stage1.as_mut().expect("stage 1");
-    stage1.augment = Augment { min_scale: 1.0, flip: false };
-    stage1.steps = 6; // 120 rows of a corpus of 90: the second epoch begins in the fifth step
-    let remembered = train(&milled.recipe, 1);
-    // Two ranks meet other rows of the second epoch than they encoded in the first, so little is remembered.
-    assert_close(&remembered.losses, &train(&milled.recipe, 2).losses);
-}
-
-#[test]
-fn an_undecodable_image_leaves_its_lane_empty() {
-    let milled = Milled::new(Some(5));
-    let alone = train(&milled.recipe, 1);
-    assert_close(&alone.losses, &train(&milled.recipe, 2).losses);
-}
-
-#[test]
-fn training_improves_retrieval_of_what_was_trained_on() {
-    let mut milled = Milled::new(None);
-    let stage1 = milled.recipe.stage1.as_mut().expect("stage 1");
-    stage1.augment = Augment { min_scale: 1.0, flip: false };
-    stage1.steps = 200;
-    stage1.qformer.hidden_dropout_prob = 0.0;
-    stage1.qformer.attention_probs_dropout_prob = 0.0;
-    let trained = train(&milled.recipe, 1);
-    let evaluate = |checkpoint: Option<&str>| {
-        retrieval(checkpoint, &milled.recipe, milled.corpus(), None, Device::Cpu).expect("a report")
-    };
-    let (before, after) = (evaluate(None), evaluate(trained.checkpoint.as_deref()));
-    assert_eq!((before.n, before.step, after.step), (ROWS as usize, None, Some(200)));
-    let gain = paired_gain(&before.image_to_text, &after.image_to_text, 10);
-    assert!(
-        gain.value > 2.0 * gain.standard_error,
-        "R@10 {:?} to {:?}",
-        before.image_to_text.r10,
-        after.image_to_text.r10
-    );
-    let absolute = milled.folder.path().join("out").join(trained.checkpoint.expect("a checkpoint"));
-    assert_eq!(evaluate(absolute.to_str()), after, "a checkpoint can also be named from anywhere");
-}
-
-#[test]
-fn an_output_without_a_manifest_says_what_is_missing() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let recipe = recipe(folder.path());
-    let world = local_world(1, Duration::from_secs(60)).expect("a world of one");
-    let error = rank(&recipe, &world[0]).err().expect("refused").to_string();
-    assert!(error.contains("manifest.json") && error.contains("CapFilt"), "{error}");
 }
