@@ -260,11 +260,16 @@ fn what_touches_the_result(recipe: &Recipe) -> Value {
         fields.remove("output");
         fields.insert("cluster".into(), json!({ "threads": recipe.cluster.threads }));
     }
-    let is_lavis = recipe.stage1.as_ref().is_some_and(|stage1| stage1.semantics == Semantics::Lavis);
-    if let Some(stage1) = value.get_mut("stage1").and_then(Value::as_object_mut) {
-        stage1.remove("checkpoint_every");
-        if !is_lavis {
-            stage1.remove("ranks");
+    let semantics = [
+        ("stage1", recipe.stage1.as_ref().map(|stage1| stage1.semantics)),
+        ("stage2", recipe.stage2.as_ref().map(|stage2| stage2.semantics)),
+    ];
+    for (section, semantics) in semantics {
+        let Some(stage) = value.get_mut(section).and_then(Value::as_object_mut) else { continue };
+        stage.remove("checkpoint_every");
+        stage.remove("recompute");
+        if semantics != Some(Semantics::Lavis) {
+            stage.remove("ranks");
         }
     }
     value

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use quern_corpus::{Keyed, Purpose};
 use quern_models::blip::Blip;
 use quern_models::generate::SamplingOptions;
+use quern_models::precision::kind_of;
 use quern_models::preprocessor::PreprocessorConfig;
 use quern_models::source::fetch;
 use quern_models::tokenize::Tokenizer;
@@ -27,6 +28,7 @@ pub struct Captioner {
     prompt: Vec<i64>,
     sampling: SamplingOptions,
     captions_per_image: usize,
+    kind: Kind,
 }
 
 impl Captioner {
@@ -34,7 +36,8 @@ impl Captioner {
     ///
     /// # Errors
     /// When a file can't be fetched, is missing or broken, or model and recipe don't fit together.
-    pub fn load(config: &CapFilt, device: Device, kind: Kind) -> Result<Self, EngineError> {
+    pub fn load(config: &CapFilt, device: Device) -> Result<Self, EngineError> {
+        let kind = kind_of(config.precision.captioner, device);
         let folder = fetch(&config.captioner).map_err(|source| EngineError::Source { role: ROLE, source })?;
         let model = |source| EngineError::Model { role: ROLE, source };
         let unfit = |reason| EngineError::Unfit { role: ROLE, folder: config.captioner.clone(), reason };
@@ -64,6 +67,7 @@ impl Captioner {
             prompt,
             sampling,
             captions_per_image: config.candidates as usize,
+            kind,
         })
     }
 
@@ -78,7 +82,7 @@ impl Captioner {
             }
             None => 0.0,
         };
-        let states = self.blip.encode_images(pixels);
+        let states = self.blip.encode_images(&pixels.to_kind(self.kind));
         let ids = self.blip.nucleus(&states, per_image as i64, &self.prompt, &self.sampling, &mut uniforms);
         let text = |ids: &Vec<i64>| self.tokenizer.decode(ids).trim().to_owned();
         ids.chunks(per_image).map(|captions| captions.iter().map(text).collect()).collect()

@@ -9,7 +9,7 @@ use quern_capfilt::{Candidate, PartRow, RowOutcome, Source, Stage, distinct, mod
 use quern_corpus::reader::RawRow;
 use quern_models::preprocessor::PreprocessorConfig;
 use quern_recipes::{CapFilt, ImageLimits};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::EngineError;
 use crate::captioner::Captioner;
@@ -38,13 +38,13 @@ struct Pixels {
 }
 
 impl Engine {
-    /// Loads the recipe's models. Arithmetic is in single precision.
+    /// Loads the recipe's models, each in its precision.
     ///
     /// # Errors
     /// When a file of a model is missing or broken, or a model and the recipe don't fit together.
     pub fn load(config: &CapFilt, limits: &ImageLimits, seed: u64, device: Device) -> Result<Self, EngineError> {
-        let captioner = Captioner::load(config, device, Kind::Float)?;
-        let ranker = Ranker::load(config, device, Kind::Float)?;
+        let captioner = Captioner::load(config, device)?;
+        let ranker = Ranker::load(config, device)?;
         Ok(Engine {
             digests: model_digests(&captioner.folder, &ranker.folder)?,
             models: Mutex::new(Models { captioner, ranker }),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use quern_models::clip::{Clip, cosine};
+use quern_models::precision::kind_of;
 use quern_models::preprocessor::PreprocessorConfig;
 use quern_models::source::fetch;
 use quern_models::tokenize::Tokenizer;
@@ -23,6 +24,7 @@ pub struct Ranker {
     /// What it wants done to an image.
     pub preprocessor: PreprocessorConfig,
     device: Device,
+    kind: Kind,
 }
 
 impl Ranker {
@@ -30,7 +32,8 @@ impl Ranker {
     ///
     /// # Errors
     /// When a file can't be fetched, is missing or broken.
-    pub fn load(config: &CapFilt, device: Device, kind: Kind) -> Result<Self, EngineError> {
+    pub fn load(config: &CapFilt, device: Device) -> Result<Self, EngineError> {
+        let kind = kind_of(config.precision.ranker, device);
         let folder = fetch(&config.ranker).map_err(|source| EngineError::Source { role: ROLE, source })?;
         let model = |source| EngineError::Model { role: ROLE, source };
         let clip = Clip::load(&folder, device, kind).map_err(model)?;
@@ -38,12 +41,12 @@ impl Ranker {
         let tokenizer = Tokenizer::load(&folder).map_err(|source| EngineError::Tokenizer { role: ROLE, source })?;
         let unfit = |reason| EngineError::Unfit { role: ROLE, folder: config.ranker.clone(), reason };
         check_image_size(&preprocessor, clip.config.vision_config.image_size).map_err(unfit)?;
-        Ok(Ranker { folder, clip, tokenizer, preprocessor, device })
+        Ok(Ranker { folder, clip, tokenizer, preprocessor, device, kind })
     }
 
     /// `pixels [B, 3, S, S] -> [B, E]`
     pub fn embed_images(&self, pixels: &Tensor) -> Tensor {
-        self.clip.image_embeds(pixels)
+        self.clip.image_embeds(&pixels.to_kind(self.kind))
     }
 
     /// The cosine of an image, as `embed_images` gives it (`[1, E]`), with each text. Texts are cut to the model's longest.

@@ -7,7 +7,7 @@ use quern_corpus::images::{self, CropRounding};
 use quern_corpus::toy::{Scene, is_correct, seeds};
 use quern_models::clip::cosine;
 use quern_models::preprocessor::Resize;
-use quern_recipes::CapFilt;
+use quern_recipes::{CapFilt, CapFiltPrecision, Precision};
 use tch::{Device, Kind, Tensor};
 
 use crate::fixture::{LIMITS, candidates, config, config_of, engine, jpeg, row, rows, run, written, zoo};
@@ -52,7 +52,7 @@ fn a_score_is_the_cosine_of_image_and_caption() {
     let found = run(&engine(&config), rows());
     let clip = quern_models::clip::Clip::load(&zoo("clip"), Device::Cpu, Kind::Float).unwrap();
     let tokenizer = quern_models::tokenize::Tokenizer::load(&zoo("clip")).unwrap();
-    let preprocessor = Ranker::load(&config, Device::Cpu, Kind::Float).unwrap().preprocessor;
+    let preprocessor = Ranker::load(&config, Device::Cpu).unwrap().preprocessor;
     let Resize::ShortestSide { size, crop } = preprocessor.resize else { panic!("{preprocessor:?}") };
     for row in &found[..3] {
         let image = images::decode(&jpeg(row.id.row), &LIMITS).unwrap();
@@ -67,6 +67,29 @@ fn a_score_is_the_cosine_of_image_and_caption() {
             assert!((score - f64::from(candidate.score)).abs() < 1e-5, "{candidate:?} {score}");
         }
     }
+}
+
+#[test]
+fn a_ranker_in_coarser_precision_scores_nearly_the_same() {
+    let fine = run(&engine(&config()), rows());
+    let precision = CapFiltPrecision { captioner: Precision::Float, ranker: Precision::BFloat16 };
+    let coarse = run(&engine(&CapFilt { precision, ..config() }), rows());
+    let mut differs = false;
+    for (fine, coarse) in fine.iter().zip(&coarse) {
+        assert_eq!(written(fine), written(coarse), "the captioner is the same");
+        for (fine, coarse) in candidates(fine).iter().zip(candidates(coarse)) {
+            assert!((fine.score - coarse.score).abs() < 0.03, "{fine:?}, {coarse:?}");
+            differs |= fine.score != coarse.score;
+        }
+    }
+    assert!(differs, "nothing was computed in another precision");
+}
+
+#[test]
+fn a_captioner_in_coarser_precision_writes() {
+    let precision = CapFiltPrecision { captioner: Precision::BFloat16, ranker: Precision::Float };
+    let found = run(&engine(&CapFilt { precision, ..config() }), rows());
+    assert!(found.iter().all(|row| !written(row).is_empty()));
 }
 
 /// The zoo's captioner is good enough that captions must mostly be true, if pixels and tokens reach it as they should.
