@@ -52,8 +52,9 @@ impl Ended {
 pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
     check_models(&launch.recipe)?;
     let mut signals = Signals::listen()?;
-    let output = launch.recipe.output.clone();
-    let needed = launch.recipe.stage1.as_ref().map_or(1, |stage1| stage1.ranks as usize);
+    // An earlier run's captions are the earlier run's manifest's business.
+    let output = launch.recipe.captions.is_none().then(|| launch.recipe.output.clone());
+    let needed = ranks(&launch.recipe).map(|(_, ranks)| ranks as usize).max().unwrap_or(1);
     let coordinator = start(launch.recipe, &launch.listen, &launch.journal).await?;
     eprintln!("coordinator at {}, journal {}", coordinator.url(), launch.journal.display());
     let options = WorkerOptions { coordinator: coordinator.url(), device: launch.device, logs: launch.logs };
@@ -74,10 +75,17 @@ pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
     }
     coordinator.shutdown().await;
     let ended = ended?;
-    if ended.last.phase == "done" {
-        check_output(&output, &launch.journal).await?;
+    if let (Some(output), "done") = (&output, ended.last.phase.as_str()) {
+        check_output(output, &launch.journal).await?;
     }
     Ok(ended)
+}
+
+/// The ranks that training needs, by the recipe's key.
+pub fn ranks(recipe: &Recipe) -> impl Iterator<Item = (&'static str, u32)> {
+    let stage1 = recipe.stage1.as_ref().map(|stage1| ("stage1.ranks", stage1.ranks));
+    let stage2 = recipe.stage2.as_ref().map(|stage2| ("stage2.ranks", stage2.ranks));
+    stage1.into_iter().chain(stage2)
 }
 
 /// Starts a coordinator; what is wrong with its journal's folder is said here.
@@ -147,7 +155,10 @@ fn check_models(recipe: &Recipe) -> Result<(), Failure> {
         .stage1
         .iter()
         .flat_map(|s| [("stage1.image_encoder", &s.image_encoder), ("stage1.tokenizer", &s.tokenizer)]);
-    for (key, folder) in capfilt.chain(stage1) {
+    let stage2 = recipe.stage2.iter().map(|s| ("stage2.language_model", &s.language_model));
+    let init = recipe.stage1.iter().filter_map(|s| Some(("stage1.init", s.init.as_ref()?)));
+    let encoder = recipe.stage2.iter().filter_map(|s| Some(("stage2.image_encoder", s.image_encoder.as_ref()?)));
+    for (key, folder) in capfilt.chain(stage1).chain(init).chain(stage2).chain(encoder) {
         if !folder.contains("://") && !Path::new(folder).exists() {
             return Err(Failure::bad_input(format!("`{key}`: there is no {folder}; {MODEL_FORMS}")));
         }

@@ -1,5 +1,6 @@
 //! How far things are: bars on a terminal, a line per interval elsewhere.
 
+use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -55,8 +56,10 @@ pub struct RunProgress {
 }
 
 struct RunBars {
+    all: MultiProgress,
     rows: ProgressBar,
-    steps: ProgressBar,
+    /// One per stage of the recipe, in order; they are known with the first status.
+    stages: RefCell<Vec<ProgressBar>>,
     explanation: ProgressBar,
 }
 
@@ -69,8 +72,9 @@ impl RunProgress {
             explanation.set_style(ProgressStyle::with_template("  {wide_msg:.dim}").expect("the template is fixed"));
             RunBars {
                 rows: all.add(bar("captions", "rows", 0)),
-                steps: all.add(bar("stage 1", "steps", 0)),
+                stages: RefCell::default(),
                 explanation: all.add(explanation),
+                all,
             }
         });
         RunProgress { bars, next_line: Instant::now(), phase: String::new() }
@@ -93,7 +97,7 @@ impl RunProgress {
     pub fn finish(self) {
         if let Some(bars) = self.bars {
             bars.rows.abandon();
-            bars.steps.abandon();
+            bars.stages.borrow().iter().for_each(ProgressBar::abandon);
             bars.explanation.finish_and_clear();
         }
     }
@@ -103,10 +107,16 @@ impl RunBars {
     fn show(&self, status: &StatusReply) {
         self.rows.set_length(status.rows_total);
         self.rows.set_position(status.rows_done + status.rows_in_flight);
-        self.steps.set_length(status.steps);
-        self.steps.set_position(status.step);
-        if let Some(losses) = &status.last_losses {
-            self.steps.set_message(view::losses(losses));
+        let mut bars = self.stages.borrow_mut();
+        for (index, stage) in status.stages.iter().enumerate() {
+            if bars.len() <= index {
+                let new = bar(view::title(stage), "steps", stage.steps);
+                bars.push(self.all.insert_before(&self.explanation, new));
+            }
+            bars[index].set_position(stage.step);
+            if let Some(losses) = &stage.last_losses {
+                bars[index].set_message(view::losses(losses));
+            }
         }
         self.explanation.set_message(status.explanation.clone());
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use quern_proto::{StatusReply, StepLosses};
+use quern_proto::{StageStatus, StatusReply, StepLosses};
 
 /// The whole status, several lines.
 pub fn page(status: &StatusReply) -> String {
@@ -34,12 +34,11 @@ pub fn page(status: &StatusReply) -> String {
             status.rows_in_flight
         ),
     );
-    if status.steps > 0 {
-        let losses = status.last_losses.as_ref().map(|l| format!(", {}", losses(l))).unwrap_or_default();
-        line("stage 1", format!("step {} of {}{losses}", status.step, status.steps));
-    }
-    if !status.checkpoint.is_empty() {
-        line("checkpoint", status.checkpoint.clone());
+    for stage in &status.stages {
+        line(title(stage), format!("step {} of {}{}", stage.step, stage.steps, last_losses(&stage.last_losses)));
+        if !stage.checkpoint.is_empty() {
+            line("checkpoint", stage.checkpoint.clone());
+        }
     }
     for worker in &status.workers {
         let silence = if worker.silent_ms > 5_000 {
@@ -59,17 +58,28 @@ pub fn page(status: &StatusReply) -> String {
 pub fn line(status: &StatusReply) -> String {
     let workers = status.workers.iter().filter(|worker| worker.state == "alive").count();
     let progress = match status.phase.as_str() {
-        "stage1" => {
-            let losses = status.last_losses.as_ref().map(|l| format!(", {}", losses(l))).unwrap_or_default();
-            format!("step {}/{}{losses}", status.step, status.steps)
+        "stage1" | "stage2" => {
+            format!("step {}/{}{}", status.step, status.steps, last_losses(&status.last_losses))
         }
         _ => format!("rows {}/{}", status.rows_done + status.rows_in_flight, status.rows_total),
     };
     format!("{} {}: {progress}, {workers} workers, {}", status.name, status.phase, status.explanation)
 }
 
-/// The three losses and their sum.
+/// `stage 1`, `stage 2`.
+pub fn title(stage: &StageStatus) -> &'static str {
+    if stage.stage == "stage2" { "stage 2" } else { "stage 1" }
+}
+
+fn last_losses(last: &Option<StepLosses>) -> String {
+    last.as_ref().map(|last| format!(", {}", losses(last))).unwrap_or_default()
+}
+
+/// Stage 1's three losses and their sum, or stage 2's one.
 pub fn losses(losses: &StepLosses) -> String {
+    if let Some(lm) = losses.lm {
+        return format!("loss {lm:.3} (lm)");
+    }
     let sum = losses.itc + losses.itg + losses.itm;
     format!("loss {sum:.3} (itc {:.3}, itg {:.3}, itm {:.3})", losses.itc, losses.itg, losses.itm)
 }
@@ -79,6 +89,10 @@ mod tests {
     use quern_proto::{ShardFailure, WorkerStatus};
 
     use super::*;
+
+    fn of_stage1() -> StepLosses {
+        StepLosses { step: 7, itc: 1.0, itg: 2.0, itm: 0.5, lr: 1e-4, seconds: 0.1, lm: None }
+    }
 
     fn status() -> StatusReply {
         StatusReply {
@@ -93,7 +107,17 @@ mod tests {
             rows_done: 30,
             step: 7,
             steps: 9,
-            last_losses: Some(StepLosses { step: 7, itc: 1.0, itg: 2.0, itm: 0.5, lr: 1e-4, seconds: 0.1 }),
+            last_losses: Some(of_stage1()),
+            stages: vec![
+                StageStatus {
+                    stage: "stage1".into(),
+                    step: 7,
+                    steps: 9,
+                    last_losses: Some(of_stage1()),
+                    checkpoint: "stage1/step-000005".into(),
+                },
+                StageStatus { stage: "stage2".into(), steps: 4, ..StageStatus::default() },
+            ],
             workers: vec![WorkerStatus {
                 name: "host-1".into(),
                 device: "cpu".into(),
@@ -119,7 +143,9 @@ mod tests {
             "stage1: two ranks train",
             "3 of 4 done",
             "30 of 40 done",
-            "step 7 of 9, loss 3.500",
+            "stage 1      step 7 of 9, loss 3.500",
+            "checkpoint   stage1/step-000005",
+            "stage 2      step 0 of 4\n",
             "host-1 on cpu: alive, stage 1, rank 0, silent for 9 s",
             "toy-00001-000000000 (10 rows): bad_magic",
         ] {
@@ -134,6 +160,9 @@ mod tests {
             line(&status),
             "demo stage1: step 7/9, loss 3.500 (itc 1.000, itg 2.000, itm 0.500), 1 workers, two ranks train"
         );
+        status.phase = "stage2".into();
+        status.last_losses = Some(StepLosses { step: 7, lm: Some(2.5), ..StepLosses::default() });
+        assert!(line(&status).starts_with("demo stage2: step 7/9, loss 2.500 (lm), "));
         status.phase = "capfilt".into();
         status.rows_in_flight = 5;
         assert!(line(&status).starts_with("demo capfilt: rows 35/40, "));

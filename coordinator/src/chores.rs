@@ -50,6 +50,9 @@ impl Chores {
     }
 
     async fn plan(&self) -> Event {
+        if let Some(captions) = &self.recipe.captions {
+            return self.find_captions(captions).await.unwrap_or_else(|cause| Event::ChoreFailed { cause });
+        }
         let mut shards = Vec::new();
         let mut unreadable = Vec::new();
         for dataset in &self.recipe.datasets {
@@ -67,6 +70,21 @@ impl Chores {
             }
         }
         Event::Planned { shards, unreadable }
+    }
+
+    /// The captions of an earlier run, which must be those of the recipe's data sets.
+    async fn find_captions(&self, captions: &str) -> Result<Event, String> {
+        let folder = store::open(captions).map_err(|error| error.to_string())?;
+        let manifest = Manifest::read(&folder).await.map_err(|error| error.to_string())?;
+        let known = |part: &PartEntry| self.recipe.datasets.iter().any(|dataset| dataset.name == part.dataset);
+        match manifest.parts.iter().find(|part| !known(part)) {
+            Some(part) => Err(format!(
+                "{captions} has captions of the data set `{}`, which the recipe does not have: name the data sets as the \
+                 run that wrote them",
+                part.dataset
+            )),
+            None => Ok(Event::CaptionsFound { rows: manifest.parts.iter().map(|part| part.kept + part.passed).sum() }),
+        }
     }
 
     /// Writes the manifest, again until the store takes it.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quern_machine::{Config, Event, Stage1Config};
+use quern_machine::{Config, Event, StageConfig};
 use quern_proto::StatusReply;
 use quern_proto::coordinator_server::CoordinatorServer;
 use quern_recipes::Recipe;
@@ -143,7 +143,8 @@ async fn open_ledger(
     let config = Config {
         lease_ms: recipe.cluster.lease_ms,
         attempts: recipe.cluster.attempts,
-        stage1: recipe.stage1.as_ref().map(|stage1| Stage1Config { ranks: stage1.ranks, steps: stage1.steps }),
+        stage1: recipe.stage1.as_ref().map(|stage1| StageConfig { ranks: stage1.ranks, steps: stage1.steps }),
+        stage2: recipe.stage2.as_ref().map(|stage2| StageConfig { ranks: stage2.ranks, steps: stage2.steps }),
     };
     let opening = tokio::task::spawn_blocking(move || {
         let journal = Box::new(SqliteJournal::open(&journal_path, &identity)?);

@@ -4,8 +4,8 @@ use std::pin::Pin;
 
 use futures::Stream;
 use quern_machine::{
-    Answer, Call, Caller, Checkpoint, Epoch, Event, Generation, Incarnation, PartSummary, Registration, Seat, ShardId,
-    ShardProgress, ShardToken, StepLosses, Work, WorkerId, WorldToken,
+    Answer, Call, Caller, Checkpoint, Epoch, Event, Generation, Incarnation, Losses, PartSummary, Registration, Seat,
+    ShardId, ShardProgress, ShardToken, StepLosses, Work, WorkerId, WorldToken,
 };
 use quern_proto as wire;
 use quern_proto::coordinator_server::Coordinator;
@@ -139,7 +139,7 @@ impl Coordinator for Service {
         let outcome = match seat {
             Seat::Wait => join_world_reply::Outcome::Wait(self.wait()),
             Seat::Finished(finished) => join_world_reply::Outcome::Finished(finished_to_wire(finished)),
-            Seat::Taken { token, rank, addresses, checkpoint } => {
+            Seat::Taken { token, rank, addresses, stage, checkpoint, stage1 } => {
                 let (path, step) = checkpoint.map_or_else(Default::default, |found| (found.path, found.step));
                 join_world_reply::Outcome::World(wire::World {
                     generation: token.generation.0,
@@ -148,6 +148,8 @@ impl Coordinator for Service {
                     checkpoint: path,
                     step,
                     incarnation: token.incarnation.0,
+                    stage: stage.name().into(),
+                    stage1_checkpoint: stage1.map_or_else(String::new, |checkpoint| checkpoint.path),
                 })
             }
         };
@@ -243,8 +245,9 @@ fn part_from_wire(part: wire::PartSummary) -> PartSummary {
 }
 
 fn losses_from_wire(losses: wire::StepLosses) -> StepLosses {
-    let wire::StepLosses { step, itc, itg, itm, lr, seconds } = losses;
-    StepLosses { step, itc, itg, itm, lr, seconds }
+    let wire::StepLosses { step, itc, itg, itm, lr, seconds, lm } = losses;
+    let losses = lm.map_or(Losses::Stage1 { itc, itg, itm }, |lm| Losses::Stage2 { lm });
+    StepLosses { step, losses, lr, seconds }
 }
 
 fn finished_to_wire(finished: quern_machine::Finished) -> wire::Finished {

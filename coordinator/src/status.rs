@@ -1,6 +1,6 @@
 //! The machine's status as the wire's.
 
-use quern_machine::{Machine, Status, StepLosses};
+use quern_machine::{Losses, Machine, StageStatus, Status, StepLosses};
 use quern_proto as wire;
 use quern_proto::StatusReply;
 
@@ -17,6 +17,7 @@ impl Describe {
     pub fn status(&self, machine: &Machine, outage: Option<&str>) -> StatusReply {
         let status = machine.status();
         let totals = status.totals;
+        let stage = status.current_stage().map(stage_to_wire).unwrap_or_default();
         StatusReply {
             run_id: self.run_id.clone(),
             name: self.name.clone(),
@@ -33,17 +34,18 @@ impl Describe {
             rows_kept: totals.rows_kept,
             rows_passed: totals.rows_passed,
             rows_quarantined: totals.rows_quarantined,
-            step: status.step,
-            steps: status.steps,
-            last_losses: status.losses.map(losses_to_wire),
+            step: stage.step,
+            steps: stage.steps,
+            last_losses: stage.last_losses,
             workers: workers_to_wire(&status),
             incarnation: status.incarnation.0,
             world_generation: status.world.map_or(0, |generation| generation.0),
-            checkpoint: status.checkpoint.as_ref().map_or_else(String::new, |checkpoint| checkpoint.path.clone()),
+            checkpoint: stage.checkpoint,
             output: self.output.clone(),
             quarantined_shards: failures_to_wire(&status),
             // Of an incarnation's versions, the first one; later ones count up from it.
             version: status.incarnation.0 << 32,
+            stages: status.stages.iter().map(stage_to_wire).collect(),
         }
     }
 
@@ -87,7 +89,20 @@ fn failures_to_wire(status: &Status) -> Vec<wire::ShardFailure> {
     failures.collect()
 }
 
+fn stage_to_wire(status: &StageStatus) -> wire::StageStatus {
+    wire::StageStatus {
+        stage: status.stage.name().into(),
+        step: status.step,
+        steps: status.steps,
+        last_losses: status.losses.map(losses_to_wire),
+        checkpoint: status.checkpoint.as_ref().map_or_else(String::new, |checkpoint| checkpoint.path.clone()),
+    }
+}
+
 fn losses_to_wire(losses: StepLosses) -> wire::StepLosses {
-    let StepLosses { step, itc, itg, itm, lr, seconds } = losses;
-    wire::StepLosses { step, itc, itg, itm, lr, seconds }
+    let StepLosses { step, losses, lr, seconds } = losses;
+    match losses {
+        Losses::Stage1 { itc, itg, itm } => wire::StepLosses { step, itc, itg, itm, lr, seconds, lm: None },
+        Losses::Stage2 { lm } => wire::StepLosses { step, lr, seconds, lm: Some(lm), ..wire::StepLosses::default() },
+    }
 }

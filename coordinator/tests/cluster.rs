@@ -30,6 +30,16 @@ stage1:
     warmup_steps: 2
 ";
 
+/// After [`STAGE1`], on one rank.
+const STAGE2: &str = "
+stage2:
+  language_model: llm
+  batch: 8
+  steps: 4
+  optimiser:
+    warmup_steps: 1
+";
+
 /// One run's folders; coordinators come and go over them.
 struct Site {
     folder: TempDir,
@@ -174,7 +184,10 @@ impl Worker {
     }
 
     async fn report(&mut self, world: &World, step: u64) -> Result<(), Status> {
-        let losses = StepLosses { step, itc: 3.0, itg: 2.0, itm: 0.5, lr: 1e-4, seconds: 0.1 };
+        let losses = match world.stage.as_str() {
+            "stage1" => StepLosses { step, itc: 3.0, itg: 2.0, itm: 0.5, lr: 1e-4, seconds: 0.1, lm: None },
+            _ => StepLosses { step, lm: Some(2.5), ..StepLosses::default() },
+        };
         let request = ReportStepsRequest {
             credentials: self.credentials.clone(),
             generation: world.generation,
@@ -190,7 +203,7 @@ impl Worker {
             generation: world.generation,
             incarnation: world.incarnation,
             step,
-            path: format!("stage1/step-{step:06}"),
+            path: format!("{}/step-{step:06}", world.stage),
             digest: format!("digest{step}"),
             last,
         };
@@ -468,6 +481,47 @@ async fn a_training_world_survives_the_loss_of_a_rank() {
     let outcome = coordinator.finished().await;
     assert!(outcome.succeeded, "{}", outcome.message);
     assert_eq!((outcome.status.checkpoint.as_str(), outcome.status.step), ("stage1/step-000010", 10));
+    coordinator.shutdown().await;
+}
+
+#[tokio::test]
+async fn stage_2_follows_stage_1_with_ranks_and_checkpoints_of_its_own() {
+    let site = Site::new(&format!("{STAGE1}{STAGE2}"));
+    let coordinator = site.serve().await;
+    phase(&coordinator, "capfilt").await;
+    let mut alice = Worker::register(&coordinator, "alice").await;
+    let mut bob = Worker::register(&coordinator, "bob").await;
+    mill(&mut alice).await;
+    phase(&coordinator, "stage1").await;
+    assert!(matches!(alice.join(1).await, Ok(join_world_reply::Outcome::Wait(_))));
+    bob.seat(1).await;
+    let of_alice = alice.seat(1).await;
+    assert_eq!((of_alice.stage.as_str(), of_alice.stage1_checkpoint.as_str()), ("stage1", ""));
+    alice.report(&of_alice, 10).await.unwrap();
+    assert!(alice.checkpoint(&of_alice, 10, true).await.unwrap().accepted);
+    assert!(alice.checkpoint(&of_alice, 10, true).await.unwrap().accepted, "the same offer again");
+
+    phase(&coordinator, "stage2").await;
+    assert_eq!(alice.heartbeat(&[]).await.unwrap().world_generation, 2);
+    let of_bob = bob.seat(2).await;
+    assert_eq!((of_bob.stage.as_str(), of_bob.addresses.len(), of_bob.checkpoint.as_str()), ("stage2", 1, ""));
+    assert_eq!(of_bob.stage1_checkpoint, "stage1/step-000010");
+    assert!(matches!(alice.work().await, Ok(Work::Wait(_))), "stage 2 has one rank");
+    bob.report(&of_bob, 2).await.unwrap();
+    assert!(bob.checkpoint(&of_bob, 2, false).await.unwrap().accepted);
+    let status = coordinator.status().borrow().clone();
+    assert_eq!((status.step, status.steps, status.checkpoint.as_str()), (2, 4, "stage2/step-000002"));
+    let losses: Vec<_> = status.stages.iter().map(|stage| stage.last_losses.unwrap()).collect();
+    assert_eq!((losses[0].itc, losses[0].lm, losses[1].itc, losses[1].lm), (3.0, None, 0.0, Some(2.5)));
+    assert_eq!((status.stages[0].step, status.stages[0].checkpoint.as_str()), (10, "stage1/step-000010"));
+
+    // Bob goes away; alice goes on from stage 2's checkpoint.
+    bob.drain().await.unwrap();
+    let of_alice = alice.seat(3).await;
+    assert_eq!((of_alice.stage.as_str(), of_alice.checkpoint.as_str()), ("stage2", "stage2/step-000002"));
+    assert!(alice.checkpoint(&of_alice, 4, true).await.unwrap().accepted);
+    let outcome = coordinator.finished().await;
+    assert!(outcome.succeeded, "{}", outcome.message);
     coordinator.shutdown().await;
 }
 

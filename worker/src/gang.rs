@@ -12,7 +12,9 @@ use quern_collective::{Collective, CollectiveError, NcclCollective, Solo, TcpCol
 use quern_proto::join_world_reply::Outcome as Join;
 use quern_proto::{JoinWorldRequest, LeaveWorldRequest, World};
 use quern_recipes::Recipe;
-use quern_trainer::{TrainError, stage1};
+use quern_trainer::stage2::Beginning;
+use quern_trainer::training::{Control, Outcome};
+use quern_trainer::{TrainError, stage1, stage2};
 use tch::Device;
 use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
@@ -70,7 +72,7 @@ impl Gang<'_> {
         let Some(world) = self.join(generation).await? else {
             return Ok(self.end());
         };
-        tracing::info!(generation, rank = world.rank, ranks = world.addresses.len(), "training");
+        tracing::info!(generation, rank = world.rank, ranks = world.addresses.len(), stage = world.stage, "training");
         let incarnation = world.incarnation;
         let listener =
             listener.try_clone().map_err(|e| AgentError::Setup(format!("cannot listen for the other ranks: {e}")))?;
@@ -129,7 +131,7 @@ impl Gang<'_> {
         let died = |e: JoinError| Cause::Own(format!("a thread of the training died: {e}"));
         let another = || Cause::World(format!("generation {generation} of the world is over"));
         let mut leave = self.leave.clone();
-        let resume = (!world.checkpoint.is_empty()).then(|| world.checkpoint.clone());
+        let task = Task::of(&world, self.recipe).map_err(Cause::Own)?;
         let mut reporter = Reporter::start(self.connection.clone(), self.member.credentials.clone(), &world, {
             let (leave, board) = (self.leave.clone(), self.board.clone());
             move || *leave.borrow() || board.drained()
@@ -143,9 +145,7 @@ impl Gang<'_> {
             _ = leave.wait_for(|leaving| *leaving) => return Err(Cause::Stopped),
         };
         let (recipe, world, mut control) = (self.recipe.clone(), collective.clone(), reporter.control());
-        let mut training = spawn_blocking(move || {
-            stage1::run(&recipe, &*world, resume.as_deref(), device, &mut control).map_err(cause_of)
-        });
+        let mut training = spawn_blocking(move || task.run(&recipe, &*world, device, &mut control).map_err(cause_of));
         let outcome = tokio::select! {
             outcome = &mut training => outcome,
             _ = self.board.generation_is_over(generation) => {
@@ -180,6 +180,49 @@ impl Gang<'_> {
         match answer {
             Ok(_) | Err(CallError::Stale(_)) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What a world trains, and from where on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Task {
+    /// Stage 1, from this checkpoint or from the beginning.
+    Stage1(Option<String>),
+    /// Stage 2, from the beginning, after this stage-1 checkpoint.
+    Stage2After(String),
+    /// Stage 2, from this checkpoint.
+    Stage2(String),
+}
+
+impl Task {
+    /// Errs when the coordinator names what the recipe has not.
+    fn of(world: &World, recipe: &Recipe) -> Result<Self, String> {
+        let given = |path: &str| (!path.is_empty()).then(|| path.to_owned());
+        let resume = given(&world.checkpoint);
+        match world.stage.as_str() {
+            "stage1" => Ok(Task::Stage1(resume)),
+            "stage2" => {
+                let named = || recipe.stage2.as_ref().and_then(|stage2| stage2.qformer.clone());
+                let stage1 = given(&world.stage1_checkpoint).or_else(named);
+                let missing = || "stage 2 is to begin, but no checkpoint of stage 1 is known".to_owned();
+                resume.map(Task::Stage2).or(stage1.map(Task::Stage2After)).ok_or_else(missing)
+            }
+            other => Err(format!("the coordinator wants {other:?} trained, which this version doesn't know")),
+        }
+    }
+
+    fn run(
+        &self,
+        recipe: &Recipe,
+        collective: &dyn Collective,
+        device: Device,
+        control: &mut dyn Control,
+    ) -> Result<Outcome, TrainError> {
+        match self {
+            Task::Stage1(resume) => stage1::run(recipe, collective, resume.as_deref(), device, control),
+            Task::Stage2After(path) => stage2::run(recipe, collective, Beginning::Stage1(path), device, control),
+            Task::Stage2(path) => stage2::run(recipe, collective, Beginning::Checkpoint(path), device, control),
         }
     }
 }
@@ -226,6 +269,29 @@ mod tests {
         let token = |incarnation, generation| token(&World { incarnation, generation, ..World::default() });
         assert!(token(1, 1) < token(1, 2));
         assert!(token(1, 900) < token(2, 1));
+    }
+
+    #[test]
+    fn the_coordinator_says_what_is_trained_from_where_on() {
+        let recipe = |qformer: &str| {
+            let head = "{\"name\": \"t\", \"output\": \"o\", \"datasets\": [{\"name\": \"w\", \"path\": \"w\", \"capfilt\": false}], ";
+            let stage2 =
+                "\"stage2\": {\"language_model\": \"m\", \"image_encoder\": \"e\", \"batch\": 1, \"steps\": 3000, ";
+            Recipe::from_json(&format!("{head}{stage2}\"qformer\": \"{qformer}\"}}}}")).expect("a sound recipe")
+        };
+        let world = |stage: &str, checkpoint: &str, stage1: &str| World {
+            stage: stage.into(),
+            checkpoint: checkpoint.into(),
+            stage1_checkpoint: stage1.into(),
+            ..World::default()
+        };
+        let task = |world: World| Task::of(&world, &recipe("named"));
+        assert_eq!(task(world("stage1", "", "")), Ok(Task::Stage1(None)));
+        assert_eq!(task(world("stage1", "c", "")), Ok(Task::Stage1(Some("c".into()))));
+        assert_eq!(task(world("stage2", "", "one")), Ok(Task::Stage2After("one".into())));
+        assert_eq!(task(world("stage2", "", "")), Ok(Task::Stage2After("named".into())));
+        assert_eq!(task(world("stage2", "two", "one")), Ok(Task::Stage2("two".into())));
+        assert!(task(world("stage3", "", "")).is_err_and(|reason| reason.contains("stage3")));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use quern_proto::{CommitCheckpointRequest, Credentials, ReportStepsRequest, StepLosses, World};
 use quern_trainer::Refused;
-use quern_trainer::stage1::{Control, Flow, StepReport};
+use quern_trainer::step::Losses;
+use quern_trainer::training::{Control, Flow, StageLosses, StepReport};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -132,6 +133,19 @@ impl Place {
     }
 }
 
+fn to_wire(report: &StepReport) -> StepLosses {
+    let step = StepLosses {
+        step: report.step + 1,
+        lr: report.learning_rate,
+        seconds: report.seconds,
+        ..StepLosses::default()
+    };
+    match report.losses {
+        StageLosses::Stage1(Losses { itc, itg, itm }) => StepLosses { itc, itg, itm, ..step },
+        StageLosses::Stage2 { lm } => StepLosses { lm: Some(lm), ..step },
+    }
+}
+
 /// The training thread's end.
 struct ToCoordinator {
     place: Place,
@@ -150,14 +164,7 @@ impl ToCoordinator {
 impl Control for ToCoordinator {
     fn steps(&mut self, report: &StepReport) -> Result<Flow, Refused> {
         if self.place.rank == 0 {
-            self.tell(Told::Step(StepLosses {
-                step: report.step + 1,
-                itc: report.losses.itc,
-                itg: report.losses.itg,
-                itm: report.losses.itm,
-                lr: report.learning_rate,
-                seconds: report.seconds,
-            }))?;
+            self.tell(Told::Step(to_wire(report)))?;
         }
         Ok(if (self.wants_to_stop)() { Flow::Stop } else { Flow::Continue })
     }

@@ -15,7 +15,7 @@ use quern_corpus::toy::{SynthOptions, seeds};
 use quern_recipes::Recipe;
 
 use crate::commands::{capfilt, corpus};
-use crate::launch::{Ended, Launch, launch};
+use crate::launch::{Ended, Launch, launch, ranks};
 use crate::outcome::{Done, Failure};
 
 use retrieval::Retrieval;
@@ -81,7 +81,7 @@ pub async fn demo(arguments: Arguments) -> Result<Done, Failure> {
     heading(4, "retrieval on the held-out scenes");
     let started = Instant::now();
     let held_out = workspace.held_out();
-    let checkpoint = |run: &Ended| Some(run.last.checkpoint.clone());
+    let checkpoint = |run: &Ended| run.last.stages.first().map(|stage1| stage1.checkpoint.clone());
     let (kept_recall, raw_recall, untrained) = (
         Retrieval::measure(&workspace.recipe_file("kept"), checkpoint(&kept_run), &held_out).await?,
         Retrieval::measure(&workspace.recipe_file("raw"), checkpoint(&raw_run), &held_out).await?,
@@ -154,7 +154,7 @@ fn recipe(file: &Path, steps: Option<u64>) -> Result<Recipe, Failure> {
 
 /// A recipe from beginning to end, with a worker per rank.
 async fn run(workspace: &Workspace, recipe: &Recipe, name: &str) -> Result<Ended, Failure> {
-    let workers = recipe.stage1.as_ref().map_or(1, |stage1| stage1.ranks);
+    let workers = ranks(recipe).map(|(_, ranks)| ranks).max().unwrap_or(1);
     let ended = launch(Launch {
         recipe: recipe.clone(),
         workers: workers as usize,

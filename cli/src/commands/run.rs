@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use quern_recipes::Recipe;
 
 use crate::commands::watch::end_of;
-use crate::launch::{Launch, default_journal, default_logs, launch};
+use crate::launch::{Launch, default_journal, default_logs, launch, ranks};
 use crate::outcome::{Done, Failure};
 
 /// Carry out a recipe on this machine: a coordinator and local workers.
@@ -30,12 +30,10 @@ pub struct Arguments {
 /// Runs the recipe and says what came out.
 pub async fn run(arguments: Arguments) -> Result<Done, Failure> {
     let recipe = Recipe::read(&arguments.recipe)?;
-    if let Some(stage1) = &recipe.stage1
-        && stage1.ranks > u32::from(arguments.workers)
-    {
+    if let Some((key, ranks)) = ranks(&recipe).find(|(_, ranks)| *ranks > u32::from(arguments.workers)) {
         return Err(Failure::bad_input(format!(
-            "`stage1.ranks` is {}, but --workers is {}: training needs a worker per rank",
-            stage1.ranks, arguments.workers
+            "`{key}` is {ranks}, but --workers is {}: training needs a worker per rank",
+            arguments.workers
         )));
     }
     let ended = launch(Launch {

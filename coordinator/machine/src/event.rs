@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::ids::{Epoch, Generation, Incarnation, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken};
 use crate::part::PartSummary;
 use crate::record::Record;
+use crate::run::Stage;
 use crate::shards::ShardPlan;
 use crate::training::{Checkpoint, StepLosses};
 
@@ -29,6 +30,11 @@ pub enum Event {
         shards: Vec<ShardPlan>,
         /// Files whose footer can't be read: each a shard of 0 rows.
         unreadable: Vec<UnreadableFile>,
+    },
+    /// There is nothing to caption: an earlier run's captions are there.
+    CaptionsFound {
+        /// Rows with a caption.
+        rows: u64,
     },
     /// A chore failed, and trying again can't help.
     ChoreFailed {
@@ -143,7 +149,7 @@ pub enum Call {
         token: WorldToken,
         /// The checkpoint.
         checkpoint: Checkpoint,
-        /// Whether training is done with it.
+        /// Whether the stage is done with it.
         last: bool,
     },
     /// To say that its world can't go on.
@@ -255,8 +261,12 @@ pub enum Seat {
         rank: Rank,
         /// Addresses of all ranks, in rank order.
         addresses: Vec<String>,
-        /// Where to start from; `None`: from the beginning.
+        /// What is trained.
+        stage: Stage,
+        /// Where to start from; `None`: from the stage's beginning.
         checkpoint: Option<Checkpoint>,
+        /// What this run's stage 1 ended with, if it had one.
+        stage1: Option<Checkpoint>,
     },
     /// Others are missing: ask again.
     Wait,

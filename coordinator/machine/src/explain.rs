@@ -2,7 +2,7 @@
 
 use crate::ids::WorkerId;
 use crate::machine::Machine;
-use crate::run::{End, Phase};
+use crate::run::{End, Phase, Stage};
 use crate::training::World;
 
 impl Machine {
@@ -15,13 +15,16 @@ impl Machine {
                 (Some(reason), _) => format!("{reason}; trying again."),
                 (None, Phase::Planning) => "The corpus is being cut into shards.".into(),
                 (None, Phase::CapFilt) => self.explain_capfilt(),
-                (None, Phase::Stage1) => self.explain_stage1(),
+                (None, Phase::Training(stage)) => self.explain_training(stage),
             },
         }
     }
 
     fn explain_done(&self) -> String {
         let totals = &self.shards.totals;
+        if totals.shards == 0 {
+            return "The run is done.".into();
+        }
         let given_up = match totals.quarantined {
             0 => String::new(),
             shards => format!(", {shards} whole shards among the quarantined"),
@@ -60,22 +63,22 @@ impl Machine {
         )
     }
 
-    fn explain_stage1(&self) -> String {
-        let Some(stage1) = &self.config.stage1 else {
-            return "The journal is at stage 1, but the recipe has no stage1.".into();
+    fn explain_training(&self, stage: Stage) -> String {
+        let Some(config) = self.stage_config() else {
+            return format!("The journal is at stage {}, but the recipe has no {}.", stage.number(), stage.name());
         };
         match &self.training.world {
-            World::Absent => "Stage 1 is about to begin.".into(),
+            World::Absent => format!("Stage {} is about to begin.", stage.number()),
             World::Forming { generation, joined } => {
                 let why = self.training.broken.as_ref().map_or(String::new(), |why| format!(" since {why}"));
-                let missing = stage1.ranks as usize - joined.len().min(stage1.ranks as usize);
+                let missing = config.ranks as usize - joined.len().min(config.ranks as usize);
                 let spare = self.members.alive().saturating_sub(joined.len());
                 let hope = if spare < missing { ": start workers" } else { "" };
                 format!(
                     "Generation {generation} of the training world is forming{why}: {} of {} ranks have joined, {spare} \
                      other workers are alive{hope}.",
                     joined.len(),
-                    stage1.ranks
+                    config.ranks
                 )
             }
             World::Running { token, ranks } => {
@@ -84,9 +87,10 @@ impl Machine {
                     format!("; {} has been silent for {:.1} s", self.members.title(*rank), self.silent_s(*rank))
                 });
                 format!(
-                    "Stage 1: step {} of {} on {} ranks, generation {}{silent}.",
+                    "Stage {}: step {} of {} on {} ranks, generation {}{silent}.",
+                    stage.number(),
                     self.training.step,
-                    stage1.steps,
+                    config.steps,
                     ranks.len(),
                     token.generation
                 )

@@ -90,7 +90,7 @@ impl Machine {
     }
 
     fn the_world_is_sound(&self) -> Result<(), Violation> {
-        let ranks = self.config.stage1.map_or(0, |stage1| stage1.ranks as usize);
+        let ranks = self.stage_config().map_or(0, |stage| stage.ranks as usize);
         match &self.training.world {
             World::Absent => Ok(()),
             World::Forming { joined, .. } => {
@@ -105,9 +105,11 @@ impl Machine {
     }
 
     fn phases_are_sound(&self) -> Result<(), Violation> {
-        let training = self.run.phase == Phase::Stage1;
-        ensure(training || self.training.world == World::Absent, || "a world before stage 1".into())?;
-        ensure(!training || self.shards.settled(), || "stage 1 before all shards are settled".into())?;
+        let training = matches!(self.run.phase, Phase::Training(stage) if stage == self.training.stage);
+        ensure(training || self.training.world == World::Absent, || "a world before its stage".into())?;
+        ensure(!training || self.shards.settled(), || "training before all shards are settled".into())?;
+        let earlier = self.training.done.iter().all(|done| done.stage < self.training.stage);
+        ensure(earlier, || format!("{:?} are done before {:?}", self.training.done, self.training.stage))?;
         let done = self.run.end == Some(End::Done);
         ensure(!done || self.shards.settled(), || "done before all shards are settled".into())
     }

@@ -46,11 +46,11 @@ pub use event::{
 };
 pub use ids::{Epoch, Generation, Incarnation, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken};
 pub use invariants::Violation;
-pub use machine::{Config, Machine, Stage1Config};
+pub use machine::{Config, Machine, StageConfig};
 pub use members::MemberState;
 pub use part::PartSummary;
 pub use record::Record;
-pub use run::{Chore, End, Phase};
+pub use run::{Chore, End, Phase, Stage};
 pub use shards::{Settled, SettledShard, ShardPlan, Totals};
-pub use status::{ShardFailure, Status, WorkerStatus};
-pub use training::{Checkpoint, StepLosses};
+pub use status::{ShardFailure, StageStatus, Status, WorkerStatus};
+pub use training::{Checkpoint, Losses, StepLosses};

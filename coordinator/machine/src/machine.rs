@@ -9,7 +9,7 @@ use crate::ids::{Generation, Incarnation, Rank, ShardId, ShardToken, WorkerId, W
 use crate::members::{Member, MemberState, Members};
 use crate::part::PartSummary;
 use crate::record::Record;
-use crate::run::{Chore, End, Phase, Run};
+use crate::run::{Chore, End, Phase, Run, Stage};
 use crate::shards::{Choice, Ending, SettledShard, ShardPlan, ShardState, Shards};
 use crate::training::{Checkpoint, Loss, StepLosses, Training, World};
 
@@ -21,12 +21,38 @@ pub struct Config {
     /// Attempts per shard, and fruitless generations of a training world in a row.
     pub attempts: u32,
     /// Stage 1, when the recipe has it.
-    pub stage1: Option<Stage1Config>,
+    pub stage1: Option<StageConfig>,
+    /// Stage 2, when the recipe has it.
+    pub stage2: Option<StageConfig>,
 }
 
-/// What the recipe says about stage 1.
+impl Config {
+    /// What the recipe says about a stage.
+    pub fn stage(&self, stage: Stage) -> Option<StageConfig> {
+        match stage {
+            Stage::One => self.stage1,
+            Stage::Two => self.stage2,
+        }
+    }
+
+    /// The stages that the recipe has, in order.
+    pub fn stages(&self) -> impl Iterator<Item = (Stage, StageConfig)> {
+        let both = [Stage::One, Stage::Two].map(|stage| self.stage(stage).map(|config| (stage, config)));
+        both.into_iter().flatten()
+    }
+
+    fn first_stage(&self) -> Option<Stage> {
+        self.stages().next().map(|(stage, _)| stage)
+    }
+
+    fn stage_after(&self, stage: Stage) -> Option<Stage> {
+        self.stages().map(|(next, _)| next).find(|next| *next > stage)
+    }
+}
+
+/// What the recipe says about a stage of training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stage1Config {
+pub struct StageConfig {
     /// Ranks of the world.
     pub ranks: u32,
     /// Optimiser steps.
@@ -94,6 +120,7 @@ impl Machine {
             Event::Start { now_ms, resume } => self.start(*now_ms, *resume),
             Event::Tick { now_ms } => self.tick(*now_ms),
             Event::Planned { shards, unreadable } => self.planned(shards, unreadable),
+            Event::CaptionsFound { rows } => self.captions_found(*rows),
             // What comes of a chore that is no longer due is old news.
             Event::ChoreFailed { .. } | Event::ChoreDelayed { .. } if self.chore().is_none() => {
                 Decision::noted(Vec::new())
@@ -184,15 +211,38 @@ impl Machine {
             return Decision::noted(Vec::new());
         }
         let totals = &self.shards.totals;
-        let records = match self.config.stage1 {
+        let records = match self.config.first_stage() {
             None => vec![Record::ManifestWritten, Record::RunFinished],
             Some(_) if totals.rows_kept + totals.rows_passed == 0 => {
                 let cause = format!("all {} rows were quarantined, there is nothing to train on", totals.rows);
                 vec![Record::RunFailed { cause }]
             }
-            Some(_) => vec![Record::ManifestWritten, Record::Stage1Started { generation: Generation(1) }],
+            Some(stage) => vec![Record::ManifestWritten, self.begun(stage)],
         };
         Decision::noted(records)
+    }
+
+    fn captions_found(&self, rows: u64) -> Decision {
+        if self.chore() != Some(Chore::Plan) {
+            return Decision::noted(Vec::new());
+        }
+        Decision::noted(match self.config.first_stage() {
+            Some(stage) if rows > 0 => vec![Record::CaptionsTaken { rows }, self.begun(stage)],
+            _ => vec![Record::RunFailed { cause: "there is nothing to train, or no caption to train on".into() }],
+        })
+    }
+
+    fn begun(&self, stage: Stage) -> Record {
+        let generation = self.training.next_generation();
+        match stage {
+            Stage::One => Record::Stage1Started { generation },
+            Stage::Two => Record::Stage2Started { generation },
+        }
+    }
+
+    /// What the recipe says about the stage that the run is at.
+    pub(crate) fn stage_config(&self) -> Option<StageConfig> {
+        self.config.stage(self.training.stage)
     }
 
     // ---- members ----
@@ -256,7 +306,7 @@ impl Machine {
         let work = match self.run.phase {
             Phase::Planning => Work::Wait,
             Phase::CapFilt => return self.lease_shard(worker),
-            Phase::Stage1 => match &self.training.world {
+            Phase::Training(_) => match &self.training.world {
                 World::Forming { generation, .. } => Work::World(*generation),
                 // Its answer to JoinWorld got lost: it may ask again.
                 World::Running { token, ranks } if ranks.contains(&worker) => Work::World(token.generation),
@@ -349,7 +399,7 @@ impl Machine {
                 if is_new {
                     records.push(Record::WorldJoined { generation, worker });
                 }
-                if members.len() < self.config.stage1.map_or(0, |stage1| stage1.ranks as usize) {
+                if members.len() < self.stage_config().map_or(0, |stage| stage.ranks as usize) {
                     return Ok(Decision { records, after_durable: Ok(Answer::Seat(Seat::Wait)) });
                 }
                 let ranks: Vec<_> = members.into_iter().collect();
@@ -365,7 +415,9 @@ impl Machine {
 
     fn seat(&self, token: WorldToken, rank: Rank, ranks: &[WorkerId]) -> Seat {
         let addresses = ranks.iter().map(|worker| self.members.all[worker].address.clone()).collect();
-        Seat::Taken { token, rank, addresses, checkpoint: self.training.checkpoint.clone() }
+        let stage = self.training.stage;
+        let stage1 = self.training.done(Stage::One).map(|done| done.checkpoint.clone());
+        Seat::Taken { token, rank, addresses, stage, checkpoint: self.training.checkpoint.clone(), stage1 }
     }
 
     fn speaks_for_the_world(&self, worker: WorkerId, token: WorldToken) -> Result<(), Refusal> {
@@ -390,7 +442,7 @@ impl Machine {
         last: bool,
     ) -> Result<Decision, Refusal> {
         // The same offer again: its answer got lost.
-        if self.training.checkpoint.as_ref() == Some(offered) && self.training.checkpoint_token == Some(token) {
+        if self.training.has_accepted(offered, token) {
             return Ok(Decision::answer(Answer::Accepted));
         }
         self.speaks_for_the_world(worker, token)?;
@@ -411,7 +463,10 @@ impl Machine {
             last,
         }];
         if last {
-            records.push(Record::RunFinished);
+            records.push(match self.config.stage_after(self.training.stage) {
+                Some(next) => self.begun(next),
+                None => Record::RunFinished,
+            });
         }
         Ok(Decision { records, after_durable: Ok(Answer::Accepted) })
     }
@@ -478,11 +533,9 @@ impl Machine {
             }
             Record::ShardCommitted { shard, epoch, part } => self.shards.absorb_commit(shard, *epoch, part),
             Record::ShardQuarantined { shard, reason } => self.shards.absorb_quarantine(shard, reason),
-            Record::ManifestWritten => self.run.delay = None,
-            Record::Stage1Started { generation } => {
-                self.run.phase = Phase::Stage1;
-                self.training.world = World::Forming { generation: *generation, joined: BTreeSet::new() };
-            }
+            Record::ManifestWritten | Record::CaptionsTaken { .. } => self.run.delay = None,
+            Record::Stage1Started { generation } => self.absorb_stage(Stage::One, *generation),
+            Record::Stage2Started { generation } => self.absorb_stage(Stage::Two, *generation),
             Record::WorldJoined { worker, .. } => {
                 if let World::Forming { joined, .. } = &mut self.training.world {
                     joined.insert(*worker);
@@ -523,5 +576,10 @@ impl Machine {
             }
             Record::ChoreDelayed { reason } => self.run.delay = Some(reason.clone()),
         }
+    }
+
+    fn absorb_stage(&mut self, stage: Stage, generation: Generation) {
+        self.run.phase = Phase::Training(stage);
+        self.training.absorb_stage(stage, generation);
     }
 }

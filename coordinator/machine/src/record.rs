@@ -27,6 +27,11 @@ pub enum Record {
         /// All of them.
         shards: Vec<ShardPlan>,
     },
+    /// An earlier run's captions are trained on: there are no shards.
+    CaptionsTaken {
+        /// Rows with a caption.
+        rows: u64,
+    },
     /// A worker became a member.
     WorkerRegistered {
         /// Its name from now on.
@@ -108,8 +113,13 @@ pub enum Record {
     },
     /// The manifest of all parts is in the output.
     ManifestWritten,
-    /// A training world is forming.
+    /// Stage 1 began: a training world is forming.
     Stage1Started {
+        /// Its first generation.
+        generation: Generation,
+    },
+    /// Stage 2 began: a training world is forming.
+    Stage2Started {
         /// Its first generation.
         generation: Generation,
     },
@@ -155,7 +165,7 @@ pub enum Record {
         path: String,
         /// Digest of its contents.
         digest: String,
-        /// Whether training is done with it.
+        /// Whether the stage is done with it.
         last: bool,
     },
     /// The run is done.

@@ -11,16 +11,44 @@ pub enum Phase {
     /// Workers make parts of shards.
     CapFilt,
     /// Workers train.
-    Stage1,
+    Training(Stage),
 }
 
 impl Phase {
-    /// `planning`, `capfilt`, `stage1`.
+    /// `planning`, `capfilt`, `stage1`, `stage2`.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Planning => "planning",
             Phase::CapFilt => "capfilt",
-            Phase::Stage1 => "stage1",
+            Phase::Training(stage) => stage.name(),
+        }
+    }
+}
+
+/// What workers train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Stage {
+    /// The Q-Former, with the frozen image encoder.
+    #[default]
+    One,
+    /// Its projection to a frozen language model.
+    Two,
+}
+
+impl Stage {
+    /// `stage1`, `stage2`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::One => "stage1",
+            Stage::Two => "stage2",
+        }
+    }
+
+    /// 1, 2.
+    pub fn number(self) -> u32 {
+        match self {
+            Stage::One => 1,
+            Stage::Two => 2,
         }
     }
 }

@@ -4,8 +4,9 @@ use crate::event::Finished;
 use crate::ids::{Generation, Incarnation, ShardId, WorkerId};
 use crate::machine::Machine;
 use crate::members::Member;
+use crate::run::{Phase, Stage};
 use crate::shards::{ShardState, Totals};
-use crate::training::{Checkpoint, StepLosses, World};
+use crate::training::{Checkpoint, DoneStage, StepLosses, World};
 
 /// Members that are lost are listed up to this number, and quarantined shards too: they are counted anyway.
 const LISTED_AT_MOST: usize = 256;
@@ -13,7 +14,7 @@ const LISTED_AT_MOST: usize = 256;
 /// A run at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
-    /// `planning`, `capfilt`, `stage1`, `done`, `failed`.
+    /// `planning`, `capfilt`, `stage1`, `stage2`, `done`, `failed`.
     pub phase: &'static str,
     /// How it ended.
     pub finished: Option<Finished>,
@@ -27,22 +28,33 @@ pub struct Status {
     pub shards_leased: u64,
     /// Rows that live attempts are through with.
     pub rows_in_flight: u64,
-    /// Training steps done.
-    pub step: u64,
-    /// Training steps of the recipe.
-    pub steps: u64,
-    /// The last reported step's losses.
-    pub losses: Option<StepLosses>,
+    /// The recipe's stages of training, in order.
+    pub stages: Vec<StageStatus>,
+    /// The one that the run is at, or was when it ended.
+    pub stage: Option<Stage>,
     /// All members, and the last of those that were lost.
     pub workers: Vec<WorkerStatus>,
     /// The coordinator's incarnation.
     pub incarnation: Incarnation,
     /// The training world's current generation.
     pub world: Option<Generation>,
-    /// The last accepted checkpoint.
-    pub checkpoint: Option<Checkpoint>,
     /// The first shards that were given up.
     pub quarantined: Vec<ShardFailure>,
+}
+
+/// A stage of training at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageStatus {
+    /// Which.
+    pub stage: Stage,
+    /// Steps done.
+    pub step: u64,
+    /// Steps of the recipe.
+    pub steps: u64,
+    /// The last reported step.
+    pub losses: Option<StepLosses>,
+    /// The last accepted checkpoint.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// A worker at one moment.
@@ -73,6 +85,14 @@ pub struct ShardFailure {
     pub rows: u64,
 }
 
+impl Status {
+    /// The stage that the run is at, was when it ended, or will be at first.
+    pub fn current_stage(&self) -> Option<&StageStatus> {
+        let current = self.stages.iter().find(|status| Some(status.stage) == self.stage);
+        current.or(self.stages.first())
+    }
+}
+
 impl Machine {
     /// What the run looks like now.
     pub fn status(&self) -> Status {
@@ -89,16 +109,27 @@ impl Machine {
             shards_pending: self.shards.pending.len() as u64,
             shards_leased: self.shards.leased.len() as u64,
             rows_in_flight: self.rows_in_flight(),
-            step: self.training.step,
-            steps: self.config.stage1.map_or(0, |stage1| stage1.steps),
-            losses: self.training.losses,
+            stage: matches!(self.run.phase, Phase::Training(_)).then_some(self.training.stage),
+            stages: self.config.stages().map(|(stage, config)| self.stage_status(stage, config.steps)).collect(),
             workers: self.worker_list(),
             incarnation: self.incarnation,
             world: self.training.world.generation(),
-            checkpoint: self.training.checkpoint.clone(),
             quarantined: self.quarantined_list(),
             finished,
         }
+    }
+
+    fn stage_status(&self, stage: Stage, steps: u64) -> StageStatus {
+        let training = &self.training;
+        if let Some(done) = training.done(stage) {
+            let DoneStage { checkpoint, losses, .. } = done.clone();
+            return StageStatus { stage, step: steps, steps, losses, checkpoint: Some(checkpoint) };
+        }
+        if self.run.phase != Phase::Training(stage) {
+            return StageStatus { stage, step: 0, steps, losses: None, checkpoint: None };
+        }
+        let (step, losses, checkpoint) = (training.step, training.losses, training.checkpoint.clone());
+        StageStatus { stage, step, steps, losses, checkpoint }
     }
 
     /// Rows that live attempts are through with; of two attempts at a shard the further one counts.
@@ -136,7 +167,7 @@ impl Machine {
             return String::new();
         }
         if let Some(rank) = self.training.world.rank(worker) {
-            return format!("stage 1, rank {rank}");
+            return format!("stage {}, rank {rank}", self.training.stage.number());
         }
         if let World::Forming { joined, .. } = &self.training.world
             && joined.contains(&worker)

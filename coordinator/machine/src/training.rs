@@ -1,5 +1,5 @@
 //! Training: one world of ranks, `Absent → Forming{generation} → Running{generation} → Forming{generation + 1} …`, and
-//! the checkpoint that it resumes from.
+//! the checkpoint that it resumes from. Stages follow each other; the next one's world is the next generation.
 
 use std::collections::BTreeSet;
 
@@ -8,22 +8,39 @@ use serde::{Deserialize, Serialize};
 use crate::event::Refusal;
 use crate::ids::{Generation, Incarnation, Rank, WorkerId, WorldToken};
 use crate::record::Record;
+use crate::run::Stage;
 
-/// Losses of one training step.
+/// One training step, as rank 0 tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepLosses {
     /// The step, counted from 1.
     pub step: u64,
-    /// Image-text contrast.
-    pub itc: f64,
-    /// Image-grounded text generation.
-    pub itg: f64,
-    /// Image-text matching.
-    pub itm: f64,
+    /// Its losses.
+    pub losses: Losses,
     /// Learning rate.
     pub lr: f64,
     /// Wall-clock time of the step.
     pub seconds: f64,
+}
+
+/// What a stage minimises.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Losses {
+    /// Stage 1's three.
+    Stage1 {
+        /// Image-text contrast.
+        itc: f64,
+        /// Image-grounded text generation.
+        itg: f64,
+        /// Image-text matching.
+        itm: f64,
+    },
+    /// Stage 2's one.
+    Stage2 {
+        /// The language model's, per token.
+        lm: f64,
+    },
 }
 
 /// A durable state of training.
@@ -89,9 +106,22 @@ pub(crate) enum Loss {
     Graceful,
 }
 
-/// Training's state.
+/// A stage that is done.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DoneStage {
+    pub stage: Stage,
+    pub checkpoint: Checkpoint,
+    /// Which world made the checkpoint.
+    pub token: WorldToken,
+    pub losses: Option<StepLosses>,
+}
+
+/// Training's state: of the stage that it is at.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Training {
+    pub stage: Stage,
+    /// Stages before it.
+    pub done: Vec<DoneStage>,
     pub world: World,
     /// The last accepted one.
     pub checkpoint: Option<Checkpoint>,
@@ -112,6 +142,23 @@ impl Training {
     /// Steps of the accepted checkpoint.
     pub fn safe_step(&self) -> u64 {
         self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step)
+    }
+
+    /// The generation that a stage which begins now has.
+    pub fn next_generation(&self) -> Generation {
+        self.world.generation().unwrap_or_default().next()
+    }
+
+    /// The checkpoint that a stage ended with, if it has.
+    pub fn done(&self, stage: Stage) -> Option<&DoneStage> {
+        self.done.iter().find(|done| done.stage == stage)
+    }
+
+    /// Whether this offer was accepted before.
+    pub fn has_accepted(&self, offered: &Checkpoint, token: WorldToken) -> bool {
+        let current = self.checkpoint.as_ref().zip(self.checkpoint_token);
+        let before = self.done.iter().map(|done| (&done.checkpoint, done.token));
+        current.into_iter().chain(before).any(|accepted| accepted == (offered, token))
     }
 
     /// The records that take `gone` out of the world; more than `limit` fruitless generations in a row fail the run.
@@ -139,12 +186,25 @@ impl Training {
         let mut records = vec![Record::WorldBroken { generation, reason: reason.into(), fruitless }];
         if fruitless >= limit {
             let cause = format!(
-                "stage 1 got no further than step {} in {fruitless} attempts, the last one ended because {reason}",
+                "stage {} got no further than step {} in {fruitless} attempts, the last one ended because {reason}",
+                self.stage.number(),
                 self.furthest_step.max(self.step)
             );
             records.push(Record::RunFailed { cause });
         }
         records
+    }
+
+    /// The stage before, if there was one, is done.
+    pub fn absorb_stage(&mut self, stage: Stage, generation: Generation) {
+        let before = std::mem::take(self);
+        self.stage = stage;
+        self.world = World::Forming { generation, joined: BTreeSet::new() };
+        self.done = before.done;
+        let end = before.checkpoint.zip(before.checkpoint_token);
+        let losses = before.losses;
+        let ended = end.map(|(checkpoint, token)| DoneStage { stage: before.stage, checkpoint, token, losses });
+        self.done.extend(ended);
     }
 
     pub fn absorb_formed(&mut self, generation: Generation, incarnation: Incarnation, ranks: &[WorkerId]) {
@@ -175,5 +235,6 @@ impl Training {
         self.step = self.safe_step();
         self.furthest_step = self.step;
         self.losses = None;
+        self.done.iter_mut().for_each(|done| done.losses = None);
     }
 }

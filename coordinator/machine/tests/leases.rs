@@ -13,7 +13,12 @@ use quern_machine::*;
 const WORKERS: usize = 5;
 const SHARDS: usize = 4;
 const ROWS: u64 = 10;
-const CONFIG: Config = Config { lease_ms: 100, attempts: 2, stage1: Some(Stage1Config { ranks: 2, steps: 10 }) };
+const CONFIG: Config = Config {
+    lease_ms: 100,
+    attempts: 2,
+    stage1: Some(StageConfig { ranks: 2, steps: 10 }),
+    stage2: Some(StageConfig { ranks: 1, steps: 10 }),
+};
 
 /// One thing that happens. Numbers choose among what there is at the time.
 #[derive(Debug, Clone)]
@@ -195,6 +200,10 @@ impl History {
             Record::StepsReported { generation, .. } => {
                 assert!(!self.worlds_over.contains(generation), "a step of a stale generation was accepted");
             }
+            Record::Stage2Started { .. } => {
+                self.worlds_over.extend(self.worlds.last().map(|(token, _)| token.generation));
+                self.last_checkpoint = 0;
+            }
             Record::RunFinished => self.finished = true,
             _ => {}
         }
@@ -323,7 +332,7 @@ impl History {
             }
             Op::Steps { world, worker, step } => {
                 let Some((token, worker)) = self.speaker(world, worker) else { return };
-                let losses = StepLosses { step, itc: 1.0, itg: 1.0, itm: 1.0, lr: 0.0, seconds: 0.0 };
+                let losses = StepLosses { step, losses: Losses::Stage2 { lm: 1.0 }, lr: 0.0, seconds: 0.0 };
                 let answer = self.call(worker, Call::ReportSteps { token, losses });
                 assert!(answer.is_err() || !self.worlds_over.contains(&token.generation));
                 self.mark_stale(&answer);
@@ -403,14 +412,14 @@ impl History {
             assert!(matches!(self.machine.end(), Some(End::Failed { .. })), "there is nothing to train on");
             return;
         }
-        for worker in [first, second] {
-            if let Ok(Answer::Work(Work::World(generation))) = self.call(worker, Call::Lease) {
-                self.call(worker, Call::JoinWorld { generation }).unwrap();
+        while !self.finished {
+            for worker in [first, second] {
+                if let Ok(Answer::Work(Work::World(generation))) = self.call(worker, Call::Lease) {
+                    self.call(worker, Call::JoinWorld { generation }).unwrap();
+                }
             }
-        }
-        if !self.finished {
             let (token, ranks) = self.worlds.last().unwrap().clone();
-            let checkpoint = Checkpoint { step: 10, path: "stage1/step-10".into(), digest: "d".into() };
+            let checkpoint = Checkpoint { step: 10, path: "step-10".into(), digest: "d".into() };
             let answer = self.call(ranks[0], Call::CommitCheckpoint { token, checkpoint, last: true });
             assert_eq!(answer, Ok(Answer::Accepted));
         }
@@ -424,7 +433,7 @@ fn pick<T>(from: &[T], index: usize) -> Option<&T> {
 }
 
 /// Situations that the histories must reach, or the promises would hold for want of trying.
-const MARKS: [&str; 10] = [
+const MARKS: [&str; 11] = [
     "lease_expired",
     "lease_returned",
     "a second attempt beside a live one",
@@ -434,6 +443,7 @@ const MARKS: [&str; 10] = [
     "world_broken",
     "a stale step or checkpoint was refused",
     "checkpoint_accepted",
+    "stage2_started",
     "run_resumed",
 ];
 

@@ -18,14 +18,15 @@ struct Bench {
 
 impl Bench {
     fn new(settings: &str) -> Self {
-        let mut config = Config { lease_ms: 100, attempts: 2, stage1: None };
+        let mut config = Config { lease_ms: 100, attempts: 2, stage1: None, stage2: None };
         for setting in settings.split_whitespace() {
             let (key, value) = setting.split_once('=').expect("a setting is key=value");
             let value: u32 = value.parse().expect("a setting is a number");
             match key {
                 "lease_ms" => config.lease_ms = value.into(),
                 "attempts" => config.attempts = value,
-                "ranks" => config.stage1 = Some(Stage1Config { ranks: value, steps: 10 }),
+                "ranks" => config.stage1 = Some(StageConfig { ranks: value, steps: 10 }),
+                "ranks2" => config.stage2 = Some(StageConfig { ranks: value, steps: 5 }),
                 _ => panic!("unknown setting {key}"),
             }
         }
@@ -36,6 +37,7 @@ impl Bench {
     fn line(&mut self, line: &str) -> String {
         match line {
             "explain" => format!("{}\n", self.machine.explain()),
+            "stages" => self.machine.status().stages.iter().map(show_stage).collect(),
             "chore" => format!("{:?}\n", self.machine.chore()),
             "restart" => {
                 let mut machine = Machine::new(self.config);
@@ -90,6 +92,7 @@ fn event(line: &str) -> Event {
         "tick" => Event::Tick { now_ms: number(words[1]) },
         "manifest" => Event::ManifestWritten,
         "plan" => planned(&words[1..]),
+        "captions" => Event::CaptionsFound { rows: number(words[1]) },
         "chore-failed" => Event::ChoreFailed { cause: rest(1) },
         "chore-delayed" => Event::ChoreDelayed { reason: rest(1) },
         "register" => Event::Register(Registration {
@@ -169,14 +172,16 @@ fn call(words: &[&str]) -> Call {
         }
         "join" => Call::JoinWorld { generation: Generation(number(words[1])) },
         "steps" => {
-            let losses = StepLosses { step: number(words[2]), itc: 3.0, itg: 2.0, itm: 0.5, lr: 0.0, seconds: 1.0 };
+            let losses = Losses::Stage1 { itc: 3.0, itg: 2.0, itm: 0.5 };
+            let losses = StepLosses { step: number(words[2]), losses, lr: 0.0, seconds: 1.0 };
             Call::ReportSteps { token: world(words[1]), losses }
         }
-        "checkpoint" => Call::CommitCheckpoint {
+        // `checkpoint TOKEN STEP DIGEST [last]` of stage 1, `checkpoint2 …` of stage 2.
+        "checkpoint" | "checkpoint2" => Call::CommitCheckpoint {
             token: world(words[1]),
             checkpoint: Checkpoint {
                 step: number(words[2]),
-                path: format!("stage1/step-{:0>6}", words[2]),
+                path: format!("stage{}/step-{:0>6}", if words[0].ends_with('2') { 2 } else { 1 }, words[2]),
                 digest: words[3].into(),
             },
             last: words.get(4) == Some(&"last"),
@@ -202,6 +207,12 @@ fn part(shard: &ShardId, counts: &str, digest: &str) -> PartSummary {
         quarantined,
         bytes: 1,
     }
+}
+
+fn show_stage(stage: &StageStatus) -> String {
+    let StageStatus { stage, step, steps, checkpoint, .. } = stage;
+    let checkpoint = checkpoint.as_ref().map_or("no checkpoint", |checkpoint| checkpoint.path.as_str());
+    format!("{}: step {step} of {steps}, {checkpoint}\n", stage.name())
 }
 
 fn show_record(json: &Value) -> String {
@@ -237,10 +248,16 @@ fn show_answer(answer: &Answer) -> String {
             let revoked: Vec<_> = revoked.iter().map(ShardId::to_string).collect();
             format!("heard drain={drain} revoked=[{}] world={world}", revoked.join(","))
         }
-        Answer::Seat(Seat::Taken { token, rank, addresses, checkpoint }) => {
-            let from = checkpoint.as_ref().map_or("the beginning", |checkpoint| checkpoint.path.as_str());
+        Answer::Seat(Seat::Taken { token, rank, addresses, stage, checkpoint, stage1 }) => {
+            let beginning = match stage1 {
+                Some(stage1) => format!("the beginning after {}", stage1.path),
+                None => "the beginning".into(),
+            };
+            let from = checkpoint.as_ref().map_or(beginning, |checkpoint| checkpoint.path.clone());
             let (incarnation, generation) = (token.incarnation, token.generation);
-            format!("rank {rank} of [{}] in world {incarnation}.{generation} from {from}", addresses.join(","))
+            let addresses = addresses.join(",");
+            let stage = stage.name();
+            format!("{stage}: rank {rank} of [{addresses}] in world {incarnation}.{generation} from {from}")
         }
         Answer::Seat(seat) => format!("{seat:?}"),
         other => format!("{other:?}"),

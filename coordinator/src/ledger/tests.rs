@@ -9,7 +9,7 @@ use crate::clock::ScriptedClock;
 use crate::journal::MemoryJournal;
 use crate::secrets;
 
-const CONFIG: Config = Config { lease_ms: 100, attempts: 3, stage1: None };
+const CONFIG: Config = Config { lease_ms: 100, attempts: 3, stage1: None, stage2: None };
 
 struct Bench {
     journal: MemoryJournal,

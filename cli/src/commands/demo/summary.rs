@@ -38,9 +38,9 @@ pub struct Training {
 }
 
 impl Training {
-    /// From the run's last status.
+    /// From the run's last status: stage 1's end.
     pub fn of(name: &str, last: &StatusReply) -> Self {
-        let losses = last.last_losses.unwrap_or_default();
+        let losses = last.stages.first().and_then(|stage1| stage1.last_losses).unwrap_or_default();
         Training { name: name.into(), step: losses.step, itc: losses.itc, itg: losses.itg, itm: losses.itm }
     }
 }
