@@ -154,6 +154,13 @@ impl<'a> Checks<'a> {
         Ok(())
     }
 
+    /// Compares ids `[B, L]` exactly, but for how many pads follow.
+    pub fn compare_ids(&mut self, name: &str, ids: &Tensor, pad: i64) -> anyhow::Result<()> {
+        let missing = self.expected(name)?.size()[1] - ids.size()[1];
+        let filler = Tensor::full([ids.size()[0], missing.max(0)], pad, (Kind::Int64, ids.device()));
+        self.compare(name, &Tensor::cat(&[ids, &filler], 1), Tolerance::Exact)
+    }
+
     /// Closes the account.
     pub fn finish(self) -> Report {
         let forgotten = self.case.expected.keys().filter(|name| !self.compared.contains(*name));

@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use crate::case::Case;
 use crate::checks::Checks;
-use crate::{blip, clip, language, optimiser, parameters, preprocess, qformer, text, vit};
+use crate::{blip, clip, language, optimiser, parameters, preprocess, qformer, stage2, text, vit};
 
 /// Compares what quern computes from a case's inputs with what is expected.
 pub type Check = fn(&Case, &mut Checks) -> anyhow::Result<()>;
@@ -24,6 +24,8 @@ const KINDS: &[(&str, Check)] = &[
     ("qformer_generate", qformer::check_generate),
     ("qformer_itm_masks", qformer::check_masks),
     ("qformer_stage1", qformer::check_stage1),
+    ("stage2_opt", stage2::check_opt),
+    ("stage2_t5", stage2::check_t5),
     ("t5_lm", language::check),
     ("text", text::check),
 ];

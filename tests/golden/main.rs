@@ -23,6 +23,7 @@ mod optimiser;
 mod parameters;
 mod preprocess;
 mod qformer;
+mod stage2;
 mod text;
 mod vit;
 

@@ -3,4 +3,5 @@
 mod bad_input;
 mod harness;
 mod same_bytes;
+mod stages;
 mod training;
