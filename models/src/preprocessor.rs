@@ -15,6 +15,7 @@ use crate::weights::WeightsError;
 /// OpenAI's statistics, which every model of the paper uses.
 pub const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
 /// See [`CLIP_MEAN`].
+#[expect(clippy::excessive_precision, reason = "the digits that OpenAI gives")]
 pub const CLIP_STD: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
 /// LAVIS' `blip_image_eval` for the encoders of its stage 1.
 const LAVIS_IMAGE_SIZE: u32 = 224;

@@ -1,7 +1,7 @@
 //! The public models of the paper: their configs, and how many parameters a model of a config has.
 //!
 //! `models/presets/NAME.json` holds a model's kind, where its checkpoint is to be had, and its config with the fields and
-//! values of the public `config.json`. A file that is added there needs a line in [`PRESETS`]; a new kind of model, a
+//! values of the public `config.json`. A file that is added there needs a line in `PRESETS`; a new kind of model, a
 //! variant of [`Model`]. The parity script counts every file's parameters with transformers, on PyTorch's meta device.
 
 use serde::Deserialize;

@@ -146,11 +146,11 @@ impl FrozenConfig {
                 return Ok(FrozenConfig::Eva(EvaConfig { image_size, ..public }));
             }
         }
-        if let Some([width, _, patch, _]) = shape("conv1.weight").as_deref() {
-            if let Some(public) = ClipVisionConfig::public(*width, *patch) {
-                let image_size = side(shape("positional_embedding"), *patch);
-                return Ok(FrozenConfig::Clip(ClipVisionConfig { image_size, ..public }));
-            }
+        if let Some([width, _, patch, _]) = shape("conv1.weight").as_deref()
+            && let Some(public) = ClipVisionConfig::public(*width, *patch)
+        {
+            let image_size = side(shape("positional_embedding"), *patch);
+            return Ok(FrozenConfig::Clip(ClipVisionConfig { image_size, ..public }));
         }
         let reason = "no config.json, and tensors of neither EVA-CLIP ViT-g/14 (LAVIS' names) nor CLIP ViT-B/32, B/16 or \
                       L/14 (OpenAI's names); put the weights into a folder with a config.json in Hugging Face's layout";

@@ -137,7 +137,7 @@ impl StoredTensor {
         let flat = if self.big_endian {
             let swapped: Vec<u8> = bytes.chunks_exact(size).flat_map(|element| element.iter().rev().copied()).collect();
             Tensor::from_data_size(&swapped, &count, self.kind)
-        } else if bytes.is_empty() || bytes.as_ptr() as usize % size != 0 {
+        } else if bytes.is_empty() || !(bytes.as_ptr() as usize).is_multiple_of(size) {
             Tensor::from_data_size(bytes, &count, self.kind)
         } else {
             // SAFETY: aligned, of the stated length, and copied below before `self` can go.

@@ -70,6 +70,6 @@ fn an_output_without_a_manifest_says_what_is_missing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let recipe = recipe(folder.path());
     let world = local_world(1, Duration::from_secs(60)).expect("a world of one");
-    let error = run(&recipe, &world[0], None, Device::Cpu, &mut Watch::default()).err().expect("refused").to_string();
+    let error = run(&recipe, &world[0], None, Device::Cpu, &mut Watch::default()).expect_err("refused").to_string();
     assert!(error.contains("manifest.json") && error.contains("CapFilt"), "{error}");
 }

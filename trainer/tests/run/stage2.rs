@@ -37,7 +37,7 @@ fn train(recipe: &Recipe, ranks: usize, beginning: Beginning) -> Watch {
 
 fn refusal(recipe: &Recipe, beginning: Beginning) -> String {
     let refused: Result<Outcome, TrainError> = run(recipe, &Solo::new(), beginning, Device::Cpu, &mut Watch::default());
-    refused.err().expect("refused").to_string()
+    refused.expect_err("refused").to_string()
 }
 
 /// A corpus with a stage-1 checkpoint of three steps.

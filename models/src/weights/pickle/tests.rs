@@ -10,7 +10,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn error(path: &Path) -> WeightsError {
-    read_tensors(path).err().expect("an error")
+    read_tensors(path).expect_err("an error")
 }
 
 fn message(path: &Path, parts: &[&str]) {
