@@ -113,7 +113,8 @@ fn the_gradient_is_the_slope_of_the_loss() {
             let sum = model.loss(&(&here + &direction * step), &texts(), LossOptions::default()).sum;
             f64::try_from(sum).unwrap()
         };
-        let slope = (at(5e-3) - at(-5e-3)) / 1e-2;
+        // a small step: a larger one meets the kinks of ReLU
+        let slope = (at(1e-3) - at(-1e-3)) / 2e-3;
         let expected = f64::try_from(gradient.norm()).unwrap();
         assert!((slope / expected - 1.0).abs() < 0.05, "slope {slope}, gradient {expected}");
     }
@@ -304,7 +305,7 @@ fn what_is_no_supported_language_model_is_named() {
     );
     let silu = T5Config { feed_forward_proj: "gated-silu".into(), ..t5_config() };
     let error = T5::from_scope(&Scope::root(&Arbitrary::default()), silu, T5Gelu::Config).err().unwrap().to_string();
-    assert!(error.contains("feed_forward_proj \"gated-silu\": unknown variant `silu`"), "{error}");
+    assert!(error.contains("feed_forward_proj \"gated-silu\": the activation should be one of gelu, "), "{error}");
     let affine = OptConfig { layer_norm_elementwise_affine: false, ..opt_config() };
     let error = Opt::from_scope(&Scope::root(&Arbitrary::default()), affine).err().unwrap().to_string();
     assert!(error.contains("layer_norm_elementwise_affine is false"), "{error}");
