@@ -57,7 +57,8 @@ fn real_files_train_alike_on_one_and_two_ranks_and_from_a_checkpoint_on() {
         let recipe = with_stage2(&milled, language_model);
         let alone = train(&recipe, 1, Beginning::Stage1(&stage1));
         assert_eq!(alone.losses.len(), 8, "{language_model}");
-        assert!(alone.losses[7] < alone.losses[0], "{language_model}: {:?}", alone.losses);
+        let (earlier, later) = alone.losses.split_at(4);
+        assert!(later.iter().sum::<f64>() < earlier.iter().sum(), "{language_model}: {:?}", alone.losses);
         assert_eq!(alone.checkpoint.as_deref(), Some("stage2/step-000008"));
         let both = train(&recipe, 2, Beginning::Stage1(&stage1));
         assert_close(&alone.losses, &both.losses);

@@ -110,7 +110,8 @@ impl Course for Captioning {
         Plan {
             steps: STEPS,
             checkpoint_every: 10,
-            optimiser: Optimiser { peak_lr: 1e-2, warmup_steps: 5, ..Optimiser::default() },
+            // At 1e-2 the run is chaotic: rounding grows a thousandfold in 20 steps.
+            optimiser: Optimiser { peak_lr: 3e-3, warmup_steps: 5, ..Optimiser::default() },
             identity: Identity { seed: SEED, batch: BATCH, recipe_hash: "of a test".into(), trained },
         }
     }
