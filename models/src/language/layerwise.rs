@@ -15,7 +15,6 @@ pub(crate) type Layer<'a> = dyn Fn(usize, &Tensor, Option<&Tensor>) -> Tensor + 
 /// A stack on the way back: what must be remembered of the way forward.
 pub(crate) struct Walk<'a> {
     layer: &'a Layer<'a>,
-    memory: Option<Tensor>,
     segments: Vec<Segment>,
     output: Tensor,
 }
@@ -25,6 +24,8 @@ struct Segment {
     layers: Range<usize>,
     /// A leaf.
     input: Tensor,
+    /// The memory, a leaf for each layer: so its derivatives are summed in one order, however layers are cut.
+    memories: Vec<Tensor>,
     /// The end of the segment's graph, where it is kept.
     output: Option<Tensor>,
 }
@@ -44,22 +45,23 @@ impl<'a> Walk<'a> {
         layer: &'a Layer<'a>,
         recompute: bool,
     ) -> Self {
-        let memory = memory.map(cut);
         let each = if recompute { 1 } else { depth.max(1) };
         let mut output = input.detach();
         let mut segments = Vec::new();
         for first in (0..depth).step_by(each) {
-            let mut segment = Segment { layers: first..(first + each).min(depth), input: cut(&output), output: None };
+            let layers = first..(first + each).min(depth);
+            let memories = memory.map_or_else(Vec::new, |memory| layers.clone().map(|_| cut(memory)).collect());
+            let mut segment = Segment { layers, input: cut(&output), memories, output: None };
             if recompute {
-                output = tch::no_grad(|| segment.run(layer, memory.as_ref()));
+                output = tch::no_grad(|| segment.run(layer));
             } else {
-                let end = tch::with_grad(|| segment.run(layer, memory.as_ref()));
+                let end = tch::with_grad(|| segment.run(layer));
                 output = end.detach();
                 segment.output = Some(end);
             }
             segments.push(segment);
         }
-        Walk { layer, memory, segments, output }
+        Walk { layer, segments, output }
     }
 
     /// What came out, cut off from the graph.
@@ -71,13 +73,14 @@ impl<'a> Walk<'a> {
     pub fn backward(self, by_output: Tensor) -> Derivative {
         let mut derivative = Derivative { input: by_output, memory: None };
         for segment in self.segments.into_iter().rev() {
-            let (layer, memory) = (self.layer, self.memory.as_ref());
             let output = segment.output.as_ref().map(Tensor::shallow_clone);
-            let output = output.unwrap_or_else(|| tch::with_grad(|| segment.run(layer, memory)));
-            let leaves: Vec<&Tensor> = [&segment.input].into_iter().chain(memory).collect();
-            let mut by_leaves = pull_back(&output, &derivative.input, &leaves).into_iter();
-            derivative.input = by_leaves.next().expect("one for each leaf");
-            derivative.memory = match (derivative.memory, by_leaves.next()) {
+            let output = output.unwrap_or_else(|| tch::with_grad(|| segment.run(self.layer)));
+            let leaves: Vec<&Tensor> = [&segment.input].into_iter().chain(&segment.memories).collect();
+            let mut by_leaves = pull_back(&output, &derivative.input, &leaves);
+            let by_memories = by_leaves.split_off(1);
+            derivative.input = by_leaves.swap_remove(0);
+            let sum = by_memories.into_iter().rev().reduce(|sum, more| sum + more);
+            derivative.memory = match (derivative.memory, sum) {
                 (Some(sum), Some(more)) => Some(sum + more),
                 (sum, more) => sum.or(more),
             };
@@ -87,8 +90,9 @@ impl<'a> Walk<'a> {
 }
 
 impl Segment {
-    fn run(&self, layer: &Layer, memory: Option<&Tensor>) -> Tensor {
-        self.layers.clone().fold(self.input.shallow_clone(), |x, index| layer(index, &x, memory))
+    fn run(&self, layer: &Layer) -> Tensor {
+        let places = self.layers.clone().enumerate();
+        places.fold(self.input.shallow_clone(), |x, (place, index)| layer(index, &x, self.memories.get(place)))
     }
 }
 
