@@ -42,9 +42,9 @@ fn teacher_forcing(case: &Case, checks: &mut Checks, blip: &Blip, images: &Tenso
     let (ids, mask) = (case.input("input_ids")?, case.input("attention_mask")?);
     let logits = blip.logits(images, ids, mask);
     checks.states("logits", &logits)?;
-    checks.states("loss_prompt_masked", &blip.loss(&logits, case.input("labels")?))?;
+    checks.loss("loss_prompt_masked", &blip.loss(&logits, case.input("labels")?))?;
     let all_labels = ids.masked_fill(&mask.eq(0), -100);
-    checks.states("loss_no_prompt_mask", &blip.loss(&logits, &all_labels))
+    checks.loss("loss_no_prompt_mask", &blip.loss(&logits, &all_labels))
 }
 
 fn searches(case: &Case, checks: &mut Checks, blip: &Blip, images: &Tensor) -> anyhow::Result<()> {

@@ -52,6 +52,9 @@ const HALF_SLACK: f64 = 2.0;
 const HALF_ROUNDING: f64 = 1.0 / 512.0;
 /// How far off the original itself may be, of the tensor's norm, for a comparison to say anything.
 const HALF_WORST: f64 = 0.1;
+/// A loss in half precision: the mean of a few log-probabilities whose logits are 1 to 5 % off, to both sides. How far the
+/// original's happens to be off, of one number, is no measure.
+const HALF_LOSS: Tolerance = Tolerance::Elements { rel: 2e-2, abs: 0.0 };
 
 /// The comparisons of one case.
 pub struct Checks<'a> {
@@ -95,7 +98,7 @@ impl<'a> Checks<'a> {
         self.compare_with(name, actual, expected, tolerance)
     }
 
-    /// Compares `actual`, a state or a loss in the case's precision, with the expected tensor `name`. In half precision
+    /// Compares `actual`, states in the case's precision, with the expected tensor `name`. In half precision
     /// `fp32/NAME` is the measure: quern may not be much further from it than the original is, and then differs from
     /// the original by no more than both distances together.
     pub fn states(&mut self, name: &str, actual: &Tensor) -> anyhow::Result<()> {
@@ -110,6 +113,15 @@ impl<'a> Checks<'a> {
         }
         self.compare(&exact, actual, Tolerance::Norm { rel: HALF_ROUNDING, abs: HALF_SLACK * distance })?;
         self.compare(name, actual, Tolerance::Norm { rel: HALF_ROUNDING, abs: (1.0 + HALF_SLACK) * distance })
+    }
+
+    /// Compares `actual`, a loss in the case's precision, with the expected `name`; in half precision with `fp32/NAME` too.
+    pub fn loss(&mut self, name: &str, actual: &Tensor) -> anyhow::Result<()> {
+        if self.case.kind()? == Kind::Float {
+            return self.compare(name, actual, STATES);
+        }
+        self.compare(name, actual, HALF_LOSS)?;
+        self.compare(&format!("fp32/{name}"), actual, HALF_LOSS)
     }
 
     /// Compares `actual` with `expected`, a reading of the expected tensor `name` (which must be claimed by [`expected`](Checks::expected)).

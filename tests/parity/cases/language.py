@@ -14,7 +14,7 @@ import torch
 import transformers
 from transformers import OPTConfig, OPTForCausalLM, T5Config, T5ForConditionalGeneration
 
-from .shared import count, dtype_field, in_precision, randomise, write_case
+from .shared import count, dtype_field, halve_linears, in_precision, randomise, write_case
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -96,8 +96,7 @@ def opt_lm(rng, folder, dtype, **changes):
 
     model = randomise(OPTForCausalLM(OPTConfig(**shape)))
     if dtype != torch.float32:
-        for layer in (module for module in model.model.modules() if isinstance(module, torch.nn.Linear)):
-            layer.weight.mul_(0.5)
+        halve_linears(model.model)
     model, expected = in_precision(model, dtype, forced)
     embed = model.get_input_embeddings()
     prompt, prompt_mask = ragged(rng, batch, vocab, 1, first=[2], left=True)
