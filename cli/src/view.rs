@@ -41,12 +41,10 @@ pub fn page(status: &StatusReply) -> String {
         }
     }
     for worker in &status.workers {
-        let silence = if worker.silent_ms > 5_000 {
-            format!(", silent for {} s", worker.silent_ms / 1000)
-        } else {
-            String::new()
-        };
-        line("worker", format!("{} on {}: {}, {}{silence}", worker.name, worker.device, worker.state, worker.doing));
+        let doing = Some(worker.doing.clone()).filter(|doing| !doing.is_empty());
+        let silence = (worker.silent_ms > 5_000).then(|| format!("silent for {} s", worker.silent_ms / 1000));
+        let said: Vec<String> = [Some(worker.state.clone()), doing, silence].into_iter().flatten().collect();
+        line("worker", format!("{} on {}: {}", worker.name, worker.device, said.join(", ")));
     }
     for failure in &status.quarantined_shards {
         line("quarantine", format!("{} ({} rows): {}", failure.shard, failure.rows, failure.reason));
