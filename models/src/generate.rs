@@ -10,10 +10,12 @@ use tch::{Kind, Tensor};
 mod beam;
 mod cache;
 mod process;
+mod strategy;
 
 pub use beam::{BeamOptions, BeamScore, Beams, beam};
 pub use cache::KvCache;
 pub use process::{Constraints, SamplingOptions, probabilities};
+pub use strategy::{GenerationOptions, Strategy};
 
 /// A model that continues sequences. A lane is one sequence; the lanes of an image are adjacent.
 pub trait StepDecoder {

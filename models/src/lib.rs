@@ -1,6 +1,7 @@
 //! ViT, EVA, CLIP, BLIP, Q-Former, OPT, T5, tokenisers, strict weights, generation.
 
 pub mod blip;
+pub mod blip2;
 pub mod caption_text;
 pub mod clip;
 pub mod config;
