@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{capfilt, coordinator, corpus, demo, doctor, eval, run, status, watch, worker};
+use crate::commands::{capfilt, coordinator, corpus, demo, doctor, run, status, tensors, watch, worker};
 use crate::outcome::{Done, Failure};
 
 /// Mills raw web image-text pairs into clean captions and trains a Q-Former on them.
@@ -39,7 +39,10 @@ enum Command {
     Run(run::Arguments),
     Coordinator(coordinator::Arguments),
     Worker(worker::Arguments),
-    Eval(eval::Arguments),
+    /// Evaluate a checkpoint: `quern eval retrieval …`, `quern eval caption …`. Carried out by quern-worker.
+    Eval(tensors::Arguments),
+    /// Caption images, or answer prompts about them, with a checkpoint. Carried out by quern-worker.
+    Caption(tensors::Arguments),
     Status(status::Arguments),
     Watch(watch::Arguments),
     /// Write corpora.
@@ -73,7 +76,8 @@ async fn carry_out(command: Command) -> Result<Done, Failure> {
         Command::Run(arguments) => run::run(arguments).await,
         Command::Coordinator(arguments) => coordinator::coordinator(arguments).await,
         Command::Worker(arguments) => worker::worker(arguments),
-        Command::Eval(arguments) => eval::eval(arguments),
+        Command::Eval(arguments) => tensors::hand_over("eval", arguments),
+        Command::Caption(arguments) => tensors::hand_over("caption", arguments),
         Command::Status(arguments) => status::status(arguments).await,
         Command::Watch(arguments) => watch::watch(arguments).await,
         Command::Corpus(command) => corpus::corpus(command).await,

@@ -113,7 +113,7 @@ fn wrong_usage_and_wrong_input_end_with_2() {
 fn a_missing_companion_is_named_with_its_path() {
     let here = Installation::new();
     let expected = here.path("quern-worker").display().to_string();
-    for arguments in [&["worker", "--coordinator", "http://x"][..], &["eval", "retrieval"]] {
+    for arguments in [&["worker", "--coordinator", "http://x"][..], &["eval", "retrieval"], &["caption", "cat.jpg"]] {
         let output = here.quern(arguments);
         assert_eq!(output.status.code(), Some(1));
         assert!(errors(&output).contains(&expected) && errors(&output).contains("make build"), "{}", errors(&output));
@@ -137,6 +137,9 @@ fn the_companion_takes_over_with_all_arguments_and_its_own_end() {
     );
     let eval = here.quern(&["eval", "retrieval", "--help"]);
     assert_eq!((printed(&eval).trim(), eval.status.code()), ("eval retrieval --help", Some(7)));
+    let caption = here.quern(&["caption", "--checkpoint", "s2", "--prompt", "Question: what? Answer:", "-h", "a.jpg"]);
+    let handed_on = "caption --checkpoint s2 --prompt Question: what? Answer: -h a.jpg";
+    assert_eq!((printed(&caption).trim(), caption.status.code()), (handed_on, Some(7)));
 }
 
 #[test]

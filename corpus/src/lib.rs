@@ -4,9 +4,11 @@
 //! - [`plan`]: which shards a data set has, from its files' footers alone.
 //! - [`reader`]: a shard's rows as a stream.
 //! - [`order`]: which sample is trained on when.
+//! - [`annotated`]: images with their texts, to be evaluated.
 //! - `images`: decode, resize, transform (crate feature `images`).
 //! - `toy`: a world whose correct captions are known (crate feature `images`).
 
+pub mod annotated;
 mod columns;
 #[cfg(test)]
 mod counted;

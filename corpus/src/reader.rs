@@ -324,19 +324,19 @@ fn cuts_at_pages(pages: &[(u64, u64)], first: u64, last: u64, piece_bytes: u64) 
 }
 
 /// The column with the images' bytes; of a struct its field `bytes`. A null struct has a null field.
-fn image_bytes(column: &ArrayRef) -> Result<ArrayRef, ParquetError> {
+pub(crate) fn image_bytes(column: &ArrayRef) -> Result<ArrayRef, ParquetError> {
     let Some(image) = column.as_struct_opt() else { return Ok(Arc::clone(column)) };
     let bytes = image.column_by_name("bytes").filter(|bytes| bytes.data_type() == &DataType::Binary);
     bytes.cloned().ok_or_else(|| ParquetError::General("an image struct without binary `bytes`".into()))
 }
 
-fn bytes_at(column: &ArrayRef, index: usize) -> Result<Option<&[u8]>, ParquetError> {
+pub(crate) fn bytes_at(column: &ArrayRef, index: usize) -> Result<Option<&[u8]>, ParquetError> {
     let bytes = column.as_binary_opt::<i32>().ok_or_else(|| unexpected(column))?;
     Ok((!bytes.is_null(index)).then(|| bytes.value(index)))
 }
 
 /// A value as text: bytes as UTF-8, integers in decimal.
-fn text(column: &ArrayRef, index: usize) -> Result<Option<String>, ParquetError> {
+pub(crate) fn text(column: &ArrayRef, index: usize) -> Result<Option<String>, ParquetError> {
     if column.is_null(index) {
         return Ok(None);
     }

@@ -3,10 +3,12 @@
 use quern_capfilt::{ManifestError, ReadPartError};
 use quern_collective::CollectiveError;
 use quern_corpus::RowId;
+use quern_corpus::annotated::AnnotatedError;
 use quern_corpus::images::ImageError;
 use quern_corpus::plan::PlanError;
 use quern_corpus::reader::ReadError;
 use quern_corpus::store::StoreError;
+use quern_models::blip2::PromptTooLong;
 use quern_models::source::SourceError;
 use quern_models::tokenize::TokenizerError;
 use quern_models::weights::WeightsError;
@@ -49,6 +51,9 @@ pub enum TrainError {
     /// The input's images can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A held-out set can't be read.
+    #[error(transparent)]
+    Annotated(#[from] AnnotatedError),
     /// An image can't be decoded.
     #[error(
         "the image of row {row} can't be used: {source}; leave the row out of the data set, or let it go through CapFilt, which quarantines it"
@@ -58,6 +63,17 @@ pub enum TrainError {
         row: RowId,
         /// Why.
         source: ImageError,
+    },
+    /// A prompt has no room in the language model.
+    #[error(transparent)]
+    Prompt(#[from] PromptTooLong),
+    /// A prompt for a model that takes none.
+    #[error(
+        "the prompt {prompt:?} can't be answered: the checkpoint is stage 1's, which only captions; name one of stage 2"
+    )]
+    NoPrompts {
+        /// The prompt.
+        prompt: String,
     },
     /// A peer died or the world was aborted.
     #[error(transparent)]

@@ -51,6 +51,11 @@ impl LanguageTexts {
         Ok(LanguageTexts { tokenizer, family: model.family(), prompt, prompt_tokens: tokens as i64, max_length })
     }
 
+    /// What stands before every caption.
+    pub fn prompt(&self) -> &str {
+        &self.prompt
+    }
+
     fn after_prompt(&self, text: &str) -> String {
         match (self.prompt.as_str(), text) {
             ("", text) => text.to_string(),

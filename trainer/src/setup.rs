@@ -2,6 +2,7 @@
 
 use quern_corpus::{Keyed, Purpose};
 use quern_models::caption_text::pre_caption;
+use quern_models::generate::Ends;
 use quern_models::qformer::{QFormer, QFormerConfig};
 use quern_models::source::{self, ModelSource};
 use quern_models::tokenize::{Padding, Tokenizer};
@@ -139,7 +140,8 @@ fn section(recipe: &Recipe) -> Result<&Section, TrainError> {
 
 /// The text tokenizer with `[DEC]`, and the length that every text is padded to.
 pub struct TextEncoder {
-    tokenizer: Tokenizer,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
     /// Id of `[DEC]`.
     pub decoder_start: i64,
     max_length: usize,
@@ -150,6 +152,13 @@ impl TextEncoder {
         let mut tokenizer = Tokenizer::load(&ModelSource::parse(&stage1.tokenizer)?.fetch_settings()?)?;
         let decoder_start = tokenizer.add_special_token(DECODER_START);
         Ok(TextEncoder { tokenizer, decoder_start, max_length: stage1.max_text_length as usize })
+    }
+
+    /// What ends a text that the Q-Former writes, and what fills it up.
+    pub fn ends(&self) -> Ends {
+        // BERT's empty text is [CLS] [SEP].
+        let eos = *self.tokenizer.encode("", usize::MAX).last().expect("special tokens stand around every text");
+        Ends { eos, pad: self.tokenizer.pad_id() }
     }
 
     /// Cleaned-up texts as ids and mask `[B, L]`; `L` is the same in every batch, so that keyed dropout doesn't depend

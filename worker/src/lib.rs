@@ -4,12 +4,15 @@
 //! with [`report`] on what it does there; [`heartbeat`] keeps it a member beside both. [`connection`] is how it talks to the coordinator.
 
 pub mod agent;
+pub mod caption;
+mod checkpoint;
 pub mod connection;
 pub mod doctor;
 pub mod error;
 pub mod evaluate;
 pub mod faults;
 pub mod gang;
+mod generation;
 pub mod heartbeat;
 pub mod report;
 pub mod shard;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use quern_worker::agent::{self, AgentEnd, AgentOptions};
 use quern_worker::faults::{Fault, Script};
-use quern_worker::{doctor, evaluate, torch};
+use quern_worker::{caption, doctor, evaluate, torch};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -31,6 +31,8 @@ enum Command {
     /// Measures a checkpoint.
     #[command(subcommand)]
     Eval(evaluate::Command),
+    /// Captions images, or answers prompts about them, with a checkpoint.
+    Caption(caption::CaptionArguments),
     /// Prints what libtorch, CUDA and NCCL are here, as JSON.
     Doctor,
 }
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Run(arguments) => run(arguments),
         Command::Eval(command) => evaluate::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Caption(arguments) => caption::run(arguments).map(|()| ExitCode::SUCCESS),
         Command::Doctor => {
             println!("{}", doctor::report());
             Ok(ExitCode::SUCCESS)

@@ -96,18 +96,23 @@ fn break_rows(path: &Path) {
 
 /// Reads a parquet file whole, changes it, writes it back.
 pub fn rewrite(path: &Path, change: impl FnOnce(RecordBatch) -> RecordBatch) {
-    let file = fs::File::open(path).expect("the file opens");
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("parquet").build().expect("a reader");
-    let batches: Vec<RecordBatch> = reader.map(|batch| batch.expect("a batch")).collect();
-    let whole = arrow::compute::concat_batches(&batches[0].schema(), &batches).expect("one schema");
-    let changed = change(whole);
+    let changed = change(read(path));
     let mut writer =
         ArrowWriter::try_new(fs::File::create(path).expect("created"), changed.schema(), None).expect("a writer");
     writer.write(&changed).expect("written");
     writer.close().expect("closed");
 }
 
-fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> &'a T {
+/// A parquet file's rows.
+pub fn read(path: &Path) -> RecordBatch {
+    let file = fs::File::open(path).expect("the file opens");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("parquet").build().expect("a reader");
+    let batches: Vec<RecordBatch> = reader.map(|batch| batch.expect("a batch")).collect();
+    arrow::compute::concat_batches(&batches[0].schema(), &batches).expect("one schema")
+}
+
+/// A column of rows.
+pub fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> &'a T {
     let column = batch.column_by_name(name).unwrap_or_else(|| panic!("no column {name}"));
     column.as_any().downcast_ref().unwrap_or_else(|| panic!("{name} is {}", column.data_type()))
 }

@@ -1,6 +1,7 @@
 //! Whole clusters of real processes: the same bytes whatever happens, and one clear sentence for bad input.
 
 mod bad_input;
+mod caption;
 mod harness;
 mod same_bytes;
 mod stages;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use quern_collective::local_world;
 use quern_recipes::{Augment, Recipe};
-use quern_trainer::eval::{paired_gain, retrieval};
+use quern_trainer::eval::paired_gain;
+use quern_trainer::eval::retrieval::{RetrievalOptions, retrieval};
 use quern_trainer::stage1::run;
 use tch::Device;
 
@@ -50,7 +51,8 @@ fn training_improves_retrieval_of_what_was_trained_on() {
     stage1.qformer.attention_probs_dropout_prob = 0.0;
     let trained = train(&milled.recipe, 1);
     let evaluate = |checkpoint: Option<&str>| {
-        retrieval(checkpoint, &milled.recipe, milled.corpus(), None, Device::Cpu).expect("a report")
+        let options = RetrievalOptions { limit: None, rerank: 20 };
+        retrieval(checkpoint, &milled.recipe, milled.corpus(), options, Device::Cpu).expect("a report")
     };
     let (before, after) = (evaluate(None), evaluate(trained.checkpoint.as_deref()));
     assert_eq!((before.n, before.step, after.step), (ROWS as usize, None, Some(200)));

@@ -16,7 +16,7 @@ use tch::Device;
 use crate::milled::{Milled, Watch, assert_close, on_ranks, zoo};
 
 /// The recipe of `milled` with a stage 2 towards a model of the zoo.
-fn with_stage2(milled: &Milled, language_model: &str) -> Recipe {
+pub fn with_stage2(milled: &Milled, language_model: &str) -> Recipe {
     let mut recipe = milled.recipe.clone();
     let stage2 = json!({
         "language_model": zoo().join(language_model),
@@ -31,7 +31,8 @@ fn with_stage2(milled: &Milled, language_model: &str) -> Recipe {
     recipe
 }
 
-fn train(recipe: &Recipe, ranks: usize, beginning: Beginning) -> Watch {
+/// Stage 2 of `recipe` on `ranks` ranks.
+pub fn train(recipe: &Recipe, ranks: usize, beginning: Beginning) -> Watch {
     on_ranks(ranks, &|collective, watch| run(recipe, collective, beginning, Device::Cpu, watch))
 }
 
@@ -41,7 +42,7 @@ fn refusal(recipe: &Recipe, beginning: Beginning) -> String {
 }
 
 /// A corpus with a stage-1 checkpoint of three steps.
-fn after_stage1() -> (Milled, String) {
+pub fn after_stage1() -> (Milled, String) {
     let mut milled = Milled::new(None);
     let section = milled.recipe.stage1.as_mut().expect("stage 1");
     section.steps = 3;

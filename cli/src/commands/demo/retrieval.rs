@@ -51,7 +51,7 @@ impl Retrieval {
     /// Evaluates a checkpoint of the recipe in `recipe`, or its untrained model.
     pub async fn measure(recipe: &Path, checkpoint: Option<String>, held_out: &str) -> Result<Self, Failure> {
         let mut command = Command::new(companion::path()?);
-        command.args(["eval", "retrieval", "--json", "--device", "cpu", "--dataset", held_out]);
+        command.args(["eval", "retrieval", "--json", "--rerank", "0", "--device", "cpu", "--dataset", held_out]);
         command.arg("--recipe").arg(recipe);
         if let Some(checkpoint) = checkpoint {
             command.args(["--checkpoint", &checkpoint]);
