@@ -6,14 +6,16 @@ use anyhow::bail;
 
 use crate::case::Case;
 use crate::checks::Checks;
-use crate::{blip, clip, language, optimiser, parameters, preprocess, qformer, stage2, text, vit};
+use crate::{blip, blip2, captions, clip, language, optimiser, parameters, preprocess, qformer, stage2, text, vit};
 
 /// Compares what quern computes from a case's inputs with what is expected.
 pub type Check = fn(&Case, &mut Checks) -> anyhow::Result<()>;
 
 /// Every kind by its stem; one file each.
 const KINDS: &[(&str, Check)] = &[
+    ("blip2_prompted", blip2::check),
     ("blip_caption", blip::check),
+    ("caption_metrics", captions::check),
     ("clip_rank", clip::check),
     ("clip_vit", vit::check_clip),
     ("eva_vit", vit::check_eva),

@@ -14,6 +14,8 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 mod blip;
+mod blip2;
+mod captions;
 mod case;
 mod checks;
 mod clip;
