@@ -13,15 +13,21 @@ use crate::clip::{Clip, ClipConfig, ClipLayout};
 use crate::config::config_value;
 use crate::eva::{EvaConfig, EvaLayout};
 use crate::opt::{Opt, OptConfig};
+use crate::qformer::foreign::sizes_of_blip2;
+use crate::qformer::{Bridge, BridgeConfig, Projection, QFormer};
 use crate::t5::{T5, T5Config, T5Gelu};
 use crate::tower::Tower;
 use crate::vit::FrozenConfig;
 use crate::weights::{WeightsError, parameter_count};
 
 /// Every preset's file, by name.
-const PRESETS: [(&str, &str); 17] = [
+const PRESETS: [(&str, &str); 21] = [
     ("blip-image-captioning-base", include_str!("../presets/blip-image-captioning-base.json")),
     ("blip-image-captioning-large", include_str!("../presets/blip-image-captioning-large.json")),
+    ("blip2-flan-t5-xl-qformer", include_str!("../presets/blip2-flan-t5-xl-qformer.json")),
+    ("blip2-itm-vit-g-qformer", include_str!("../presets/blip2-itm-vit-g-qformer.json")),
+    ("blip2-opt-2.7b-qformer", include_str!("../presets/blip2-opt-2.7b-qformer.json")),
+    ("blip2-pretrain-qformer-lavis", include_str!("../presets/blip2-pretrain-qformer-lavis.json")),
     ("clip-vit-base-patch32", include_str!("../presets/clip-vit-base-patch32.json")),
     ("clip-vit-large-patch14", include_str!("../presets/clip-vit-large-patch14.json")),
     ("clip-vit-large-patch14-336", include_str!("../presets/clip-vit-large-patch14-336.json")),
@@ -69,6 +75,12 @@ pub enum Model {
     Opt,
     /// A language model with one.
     T5,
+    /// Stage 1's Q-Former in LAVIS' layout, with temperature and language-model head.
+    QformerLavis,
+    /// The same in Hugging Face's layout, without them; the image encoder is not counted.
+    QformerRetrieval,
+    /// Stage 2's: the query side and the projection to the language model.
+    QformerGeneration,
 }
 
 impl Preset {
@@ -121,8 +133,30 @@ impl Model {
                 let config: T5Config = value(config)?;
                 parameter_count(|scope| T5::from_scope(scope, config, T5Gelu::Config))
             }
+            Model::QformerLavis => QFormer::parameter_count(&sizes_of_blip2(config)?),
+            Model::QformerRetrieval => QFormer::retrieval_parameter_count(&sizes_of_blip2(config)?),
+            Model::QformerGeneration => {
+                let Sections { text_config: LanguageWidth { width } } = value(config)?;
+                // the projection's name does not touch its size
+                let projection = Projection::Opt;
+                let qformer = sizes_of_blip2(config)?;
+                Bridge::parameter_count(&BridgeConfig { qformer, projection, language_width: width })
+            }
         }
     }
+}
+
+/// What of a `Blip2Config` concerns the projection.
+#[derive(Deserialize)]
+struct Sections {
+    text_config: LanguageWidth,
+}
+
+#[derive(Deserialize)]
+struct LanguageWidth {
+    /// OPT's name and T5's.
+    #[serde(alias = "word_embed_proj_dim", alias = "d_model")]
+    width: i64,
 }
 
 fn value<T: DeserializeOwned>(config: &Value) -> Result<T, WeightsError> {
@@ -134,9 +168,13 @@ mod tests {
     use super::*;
 
     /// As the parity script counts them with transformers, and LAVIS' names, on the meta device.
-    const COUNTS: [(&str, i64); 17] = [
+    const COUNTS: [(&str, i64); 21] = [
         ("blip-image-captioning-base", 223_971_644),
         ("blip-image-captioning-large", 446_290_492),
+        ("blip2-flan-t5-xl-qformer", 106_739_968),
+        ("blip2-itm-vit-g-qformer", 186_082_818),
+        ("blip2-opt-2.7b-qformer", 107_133_696),
+        ("blip2-pretrain-qformer-lavis", 186_705_470),
         ("clip-vit-base-patch32", 151_277_313),
         ("clip-vit-large-patch14", 427_616_513),
         ("clip-vit-large-patch14-336", 427_944_193),

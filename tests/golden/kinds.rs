@@ -6,7 +6,9 @@ use anyhow::bail;
 
 use crate::case::Case;
 use crate::checks::Checks;
-use crate::{blip, blip2, captions, clip, language, optimiser, parameters, preprocess, qformer, stage2, text, vit};
+use crate::{
+    blip, blip2, captions, clip, exchange, language, optimiser, parameters, preprocess, qformer, stage2, text, vit,
+};
 
 /// Compares what quern computes from a case's inputs with what is expected.
 pub type Check = fn(&Case, &mut Checks) -> anyhow::Result<()>;
@@ -19,11 +21,15 @@ const KINDS: &[(&str, Check)] = &[
     ("clip_rank", clip::check),
     ("clip_vit", vit::check_clip),
     ("eva_vit", vit::check_eva),
+    ("export_generation", exchange::check_generation),
+    ("export_retrieval", exchange::check_retrieval),
     ("opt_lm", language::check),
     ("optimiser_schedule", optimiser::check),
     ("parameter_count", parameters::check),
     ("preprocess", preprocess::check),
+    ("qformer_bert_init", exchange::check_bert_init),
     ("qformer_generate", qformer::check_generate),
+    ("qformer_hf", exchange::check_hugging_face),
     ("qformer_itm_masks", qformer::check_masks),
     ("qformer_stage1", qformer::check_stage1),
     ("stage2_opt", stage2::check_opt),

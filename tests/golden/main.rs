@@ -19,6 +19,7 @@ mod captions;
 mod case;
 mod checks;
 mod clip;
+mod exchange;
 mod kinds;
 mod language;
 mod optimiser;

@@ -9,7 +9,7 @@ use tch::{Device, Tensor};
 
 use crate::language::Family;
 use crate::layers::{LayerNorm, Linear};
-use crate::weights::{Scope, TensorSource, Weights, WeightsError};
+use crate::weights::{Scope, TensorSource, Weights, WeightsError, parameter_count};
 
 use super::bert::{Bert, Sides};
 use super::parameters::Recorder;
@@ -95,16 +95,26 @@ impl Bridge {
     }
 
     pub(super) fn load(source: &dyn TensorSource, config: &BridgeConfig) -> Result<Self, WeightsError> {
+        let trainable = Recorder::new(source);
+        let bridge = Self::from_scope(&Scope::root(&trainable), config)?;
+        Ok(Bridge { parameters: trainable.into_parameters(), ..bridge })
+    }
+
+    /// Parameters of a bridge of `config`.
+    pub fn parameter_count(config: &BridgeConfig) -> Result<i64, WeightsError> {
+        parameter_count(|scope| Self::from_scope(scope, config))
+    }
+
+    /// Takes the tensors out of `root`; none is recorded as a parameter.
+    fn from_scope(root: &Scope, config: &BridgeConfig) -> Result<Self, WeightsError> {
         let BridgeConfig { qformer, projection, language_width } = config;
         qformer.validate()?;
-        let trainable = Recorder::new(source);
-        let root = Scope::root(&trainable);
         let hidden = qformer.hidden_size;
         let query_tokens = root.tensor("query_tokens", &[1, qformer.num_query_token, hidden])?;
         let ln_vision = LayerNorm::load(&root.sub("ln_vision"), qformer.encoder_width, qformer.ln_vision_eps)?;
         let bert = Bert::load(&root.sub("Qformer.bert"), qformer, Sides::Queries)?;
         let projection = Linear::load(&root.sub(projection.name()), hidden, *language_width)?;
-        let parameters = trainable.into_parameters();
+        let parameters = Parameters::default();
         Ok(Bridge { config: config.clone(), parameters, query_tokens, ln_vision, bert, projection })
     }
 

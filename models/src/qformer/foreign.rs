@@ -9,11 +9,13 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
+use crate::config::config_value;
 use crate::weights::{TensorSource, Weights, WeightsError, read_json};
 
-use super::{Initialiser, QFormer, QFormerConfig, names};
+use super::{Bridge, BridgeConfig, Initialiser, QFormer, QFormerConfig, names};
 
 /// Tensors that Hugging Face's classes have no place for, under LAVIS' names.
 pub const EXTRA_FILE: &str = "quern_extra.safetensors";
@@ -49,8 +51,9 @@ pub enum Absent {
 pub struct Remembered {
     /// The Q-Former's sizes.
     pub qformer: QFormerConfig,
-    /// Id of `[DEC]`.
-    pub decoder_start: i64,
+    /// Id of `[DEC]`; stage 1's alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder_start: Option<i64>,
 }
 
 /// What `config.json` says of the Q-Former.
@@ -163,6 +166,16 @@ struct ModelType {
     model_type: Option<String>,
 }
 
+/// The sizes of the Q-Former in a `Blip2Config`, as JSON.
+///
+/// # Errors
+/// When a field is of another type.
+pub fn sizes_of_blip2(config: &Value) -> Result<QFormerConfig, WeightsError> {
+    let fields: Blip2Fields = config_value("the config", config.clone())?;
+    let queries = fields.num_query_tokens;
+    Ok(FolderConfig::of_blip2(fields).sizes(queries))
+}
+
 impl Checkpoint {
     /// Opens a LAVIS checkpoint (a file, or a folder of quern's) or a Hugging Face folder; tensors arrive on `device` in
     /// single precision.
@@ -210,33 +223,18 @@ impl Checkpoint {
         Ok(Checkpoint { weights, location: path.display().to_string(), folder: Some(folder) })
     }
 
+    /// Whether there is a Hugging Face folder of another model than a Q-Former at `path`, such as a BERT's.
+    pub fn is_other_model(path: &Path) -> bool {
+        let model_type = read_json(&path.join("config.json")).ok().and_then(|ModelType { model_type }| model_type);
+        model_type.is_some_and(|model_type| model_type != BLIP2 && model_type != BLIP2_QFORMER)
+    }
+
     /// The Q-Former's sizes, as far as a Hugging Face folder states them; LAVIS' checkpoints state none.
     pub fn config(&self) -> Option<QFormerConfig> {
         let folder = self.folder.as_ref()?;
-        if let Some(quern) = &folder.quern {
-            return Some(quern.qformer.clone());
-        }
-        let fields = &folder.qformer;
-        Some(QFormerConfig {
-            vocab_size: fields.vocab_size,
-            hidden_size: fields.hidden_size,
-            num_hidden_layers: fields.num_hidden_layers,
-            num_attention_heads: fields.num_attention_heads,
-            intermediate_size: fields.intermediate_size,
-            max_position_embeddings: fields.max_position_embeddings,
-            layer_norm_eps: fields.layer_norm_eps,
-            initializer_range: fields.initializer_range,
-            hidden_dropout_prob: fields.hidden_dropout_prob,
-            attention_probs_dropout_prob: fields.attention_probs_dropout_prob,
-            cross_attention_freq: fields.cross_attention_frequency,
-            encoder_width: fields.encoder_hidden_size,
-            num_query_token: folder.num_query_tokens.or_else(|| Some(self.weights.shape("query_tokens")?[1]))?,
-            embed_dim: folder.embed_dim,
-            pad_token_id: fields.pad_token_id.unwrap_or(0),
-            ln_vision_eps: folder.ln_vision_eps,
-        })
+        let queries = folder.num_query_tokens.or_else(|| Some(self.weights.shape("query_tokens")?[1]))?;
+        Some(folder.sizes(queries))
     }
-
     /// The stage-1 model of these sizes, from all of the checkpoint's tensors.
     ///
     /// # Errors
@@ -252,14 +250,30 @@ impl Checkpoint {
             );
             return Err(WeightsError::Config { location: self.location, reason });
         }
-        let device = self.weights.device();
-        let source = Completed {
-            stored: &self.weights,
-            drawn: lacks_head.then(|| Initialiser::new(0, config, device)),
-            surplus_words: self.folder.as_ref().and_then(|folder| folder.image_token) == Some(config.vocab_size),
-        };
-        let loaded = QFormer::load(&source, config);
+        let drawn = lacks_head.then(|| Drawn {
+            tensors: Initialiser::new(0, config, self.weights.device()),
+            prefixes: vec![TEMPERATURE, LANGUAGE_HEAD],
+        });
+        let surplus_words = self.folder.as_ref().and_then(|folder| folder.image_token) == Some(config.vocab_size);
+        let loaded = QFormer::load(&Completed { stored: &self.weights, drawn, surplus_words }, config);
         loaded.and_then(|model| self.weights.finish().map(|()| model)).map_err(|error| self.in_its_own_names(error))
+    }
+
+    /// What stage 2 trains, of these sizes: the query side of a checkpoint of either stage. The projection is the
+    /// checkpoint's; stage 1's have none, and it is drawn by `seed` then.
+    ///
+    /// # Errors
+    /// When the checkpoint contradicts `config`, or holds the projection to another kind of language model.
+    pub fn bridge(self, config: &BridgeConfig, seed: u64) -> Result<Bridge, WeightsError> {
+        self.agrees_with(&config.qformer)?;
+        let weights = self.weights.rename(|name| (!names::is_stage1_only(name)).then(|| name.to_string()))?;
+        let own = Checkpoint { weights, ..self };
+        let drawn = (!own.weights.names().any(names::is_projection)).then(|| Drawn {
+            tensors: Initialiser::new(seed, &config.qformer, own.weights.device()),
+            prefixes: vec![config.projection.name()],
+        });
+        let loaded = Bridge::load(&Completed { stored: &own.weights, drawn, surplus_words: false }, config);
+        loaded.and_then(|bridge| own.weights.finish().map(|()| bridge)).map_err(|error| own.in_its_own_names(error))
     }
 
     /// What a Hugging Face config says and tensors' shapes can't show must be what `config` says.
@@ -301,6 +315,32 @@ impl Checkpoint {
 }
 
 impl FolderConfig {
+    /// The Q-Former's sizes with `queries` queries.
+    fn sizes(&self, queries: i64) -> QFormerConfig {
+        if let Some(quern) = &self.quern {
+            return quern.qformer.clone();
+        }
+        let fields = &self.qformer;
+        QFormerConfig {
+            vocab_size: fields.vocab_size,
+            hidden_size: fields.hidden_size,
+            num_hidden_layers: fields.num_hidden_layers,
+            num_attention_heads: fields.num_attention_heads,
+            intermediate_size: fields.intermediate_size,
+            max_position_embeddings: fields.max_position_embeddings,
+            layer_norm_eps: fields.layer_norm_eps,
+            initializer_range: fields.initializer_range,
+            hidden_dropout_prob: fields.hidden_dropout_prob,
+            attention_probs_dropout_prob: fields.attention_probs_dropout_prob,
+            cross_attention_freq: fields.cross_attention_frequency,
+            encoder_width: fields.encoder_hidden_size,
+            num_query_token: queries,
+            embed_dim: self.embed_dim,
+            pad_token_id: fields.pad_token_id.unwrap_or(0),
+            ln_vision_eps: self.ln_vision_eps,
+        }
+    }
+
     fn of_blip2(fields: Blip2Fields) -> Self {
         // Blip2Config overrules the Q-Former's own idea of the encoder's width.
         let encoder_hidden_size = fields.vision_config.hidden_size;
@@ -326,18 +366,26 @@ impl FolderConfig {
     }
 }
 
-/// A checkpoint's tensors, and drawn ones for those that Hugging Face has no place for.
+/// A checkpoint's tensors, and drawn ones for what it may lack.
 struct Completed<'a> {
     stored: &'a Weights,
-    drawn: Option<Initialiser>,
+    drawn: Option<Drawn>,
     /// Whether rows behind the vocabulary are those of the processor's `<image>` token, which the model never reads.
     surplus_words: bool,
+}
+
+struct Drawn {
+    tensors: Initialiser,
+    /// Of the names that may be drawn.
+    prefixes: Vec<&'static str>,
 }
 
 impl TensorSource for Completed<'_> {
     fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, WeightsError> {
         match (&self.drawn, self.stored.shape(name)) {
-            (Some(drawn), None) if name == TEMPERATURE || name.starts_with(LANGUAGE_HEAD) => drawn.tensor(name, shape),
+            (Some(drawn), None) if drawn.prefixes.iter().any(|prefix| name.starts_with(prefix)) => {
+                drawn.tensors.tensor(name, shape)
+            }
             (_, Some(stored)) if self.surplus_words && name == WORD_EMBEDDINGS && stored[0] > shape[0] => {
                 Ok(self.stored.tensor(name, &stored)?.narrow(0, 0, shape[0]))
             }

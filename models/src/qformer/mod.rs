@@ -98,6 +98,13 @@ impl QFormer {
         parameter_count(|scope| Self::from_scope(scope, config))
     }
 
+    /// The same without the language-model head and the temperature, for which Hugging Face's retrieval model has no place.
+    pub fn retrieval_parameter_count(config: &QFormerConfig) -> Result<i64, WeightsError> {
+        let temperature = 1;
+        let head = parameter_count(|scope| LanguageHead::load(scope, config, &Tensor::new()))?;
+        Ok(Self::parameter_count(config)? - head - temperature)
+    }
+
     /// Takes the tensors out of `root`; none is recorded as a parameter.
     fn from_scope(root: &Scope, config: &QFormerConfig) -> Result<Self, WeightsError> {
         config.validate()?;

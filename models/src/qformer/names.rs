@@ -67,6 +67,11 @@ pub fn is_stage1_only(lavis: &str) -> bool {
     STAGE1_ONLY.iter().chain(&TEXT_FEED_FORWARD).any(|pattern| captures(lavis, pattern).is_some())
 }
 
+/// Whether this tensor (LAVIS' name) is one of a projection to a language model.
+pub fn is_projection(lavis: &str) -> bool {
+    PROJECTIONS.iter().any(|projection| lavis.starts_with(projection))
+}
+
 /// `name`, which `from` fits, in the form of `to`.
 fn translate(name: &str, from: &str, to: &str) -> Option<String> {
     let mut found = captures(name, from)?.into_iter();

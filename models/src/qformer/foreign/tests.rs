@@ -5,6 +5,7 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
+use super::super::Projection;
 use super::super::tests::{assert_same, config, model, saved};
 use super::*;
 
@@ -127,4 +128,27 @@ fn the_embedding_of_the_processors_image_token_is_left_out() {
     };
     assert_same(&model(), &longer(20).expect("the vocabulary ends before <image>"));
     assert!(longer(21).err().expect("refused").to_string().contains("[24, 8]"));
+}
+
+#[test]
+fn stage_2_goes_on_from_either_stage() {
+    let config = BridgeConfig { qformer: config(), projection: Projection::T5, language_width: 10 };
+    let expected = Bridge::from_stage1(&model(), Projection::T5, 10, 7).expect("valid");
+    let same = |bridge: Bridge| {
+        for ((name, a), (_, b)) in expected.parameters().iter().zip(bridge.parameters().iter()) {
+            assert!(a.equal(b), "{name}");
+        }
+    };
+    same(open(&hugging_face(|_, _| {})).bridge(&config, 7).expect("stage 1 without the extra file"));
+    let stage2 = |model_type: &str| {
+        hugging_face(|tensors, fields| {
+            let named = expected.parameters().iter();
+            let named = named.map(|(name, tensor)| (names::to_hugging_face(name).expect("known"), tensor.detach()));
+            *tensors = named.collect();
+            fields["text_config"] = json!({ "model_type": model_type });
+        })
+    };
+    same(open(&stage2("t5")).bridge(&config, 8).expect("stage 2, with its projection"));
+    let error = open(&stage2("opt")).bridge(&config, 8).err().expect("refused").to_string();
+    assert!(error.contains("language_projection.weight"), "{error}");
 }
