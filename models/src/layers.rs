@@ -148,6 +148,16 @@ impl TryFrom<String> for Activation {
 }
 
 impl Activation {
+    /// As configs name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::Gelu => "gelu",
+            Activation::GeluTanh => "gelu_new",
+            Activation::QuickGelu => "quick_gelu",
+            Activation::Relu => "relu",
+        }
+    }
+
     /// Applies it, element by element.
     pub fn forward(self, x: &Tensor) -> Tensor {
         match self {

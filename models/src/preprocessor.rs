@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::clip::open_clip;
 use crate::config::{CONFIG_FILE, config_error, read_config};
@@ -160,6 +161,31 @@ impl PreprocessorConfig {
         Ok(PreprocessorConfig { mean: file.image_mean, std: file.image_std, resize })
     }
 
+    /// The same as Hugging Face's `preprocessor_config.json`.
+    pub fn to_hugging_face(&self) -> Value {
+        let (name, size, crop) = match self.resize {
+            Resize::ShortestSide { size, crop } => (
+                "CLIPImageProcessor",
+                json!({ "shortest_edge": size }),
+                json!({ "do_center_crop": true, "crop_size": { "height": crop, "width": crop } }),
+            ),
+            Resize::Squash { width, height } => {
+                ("BlipImageProcessor", json!({ "height": height, "width": width }), json!({}))
+            }
+        };
+        let mut fields = json!({
+            "image_processor_type": name,
+            "do_convert_rgb": true,
+            "do_resize": true, "size": size, "resample": BICUBIC,
+            "do_rescale": true, "rescale_factor": 1.0 / 255.0,
+            "do_normalize": true, "image_mean": self.mean, "image_std": self.std,
+        });
+        if let (Some(fields), Value::Object(crop)) = (fields.as_object_mut(), crop) {
+            fields.extend(crop);
+        }
+        fields
+    }
+
     /// Width and height of what the model receives.
     pub fn output_size(&self) -> (u32, u32) {
         match self.resize {
@@ -267,6 +293,14 @@ mod tests {
         assert_eq!(PreprocessorConfig::read(&file).unwrap().with_size(364), PreprocessorConfig::lavis(364));
         let error = read("config.json", "{}").unwrap_err().to_string();
         assert!(error.contains("preprocessor_config.json"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        for resize in [Resize::ShortestSide { size: 256, crop: 224 }, Resize::Squash { width: 364, height: 364 }] {
+            let config = PreprocessorConfig { resize, ..PreprocessorConfig::lavis(224) };
+            assert_eq!(read("preprocessor_config.json", &config.to_hugging_face().to_string()).unwrap(), config);
+        }
     }
 
     #[test]

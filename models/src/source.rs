@@ -18,12 +18,13 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
+use crate::qformer::foreign::EXTRA_FILE;
 use crate::weights::{WEIGHT_FILES, WeightFile, WeightsError, shards};
 
 use environment::Environment;
 
 /// The files beside its weights that determine what a model computes.
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 14] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -37,6 +38,7 @@ const SETTINGS: [&str; 13] = [
     "merges.txt",
     "spiece.model",
     "open_clip_config.json",
+    EXTRA_FILE,
 ];
 
 /// How names of weights files end; a URL that ends so is a file, not a folder.

@@ -32,7 +32,7 @@ pub enum TokenizerError {
     /// No known file.
     #[error("no tokenizer in {path}: expected tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model", path = .0.display())]
     NotFound(PathBuf),
-    /// A file is unreadable or not what its name says.
+    /// A file is unreadable, unwritable or not what its name says.
     #[error("cannot use the tokenizer file {path}: {reason}", path = .path.display())]
     File {
         /// The file.
@@ -260,6 +260,11 @@ impl Tokenizer {
     /// Tokens, added ones included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
+    }
+
+    /// Writes it as a `tokenizer.json`, added tokens included.
+    pub fn save(&self, path: &Path) -> Result<(), TokenizerError> {
+        self.inner.save(path, true).map_err(|error| file_error(path, error.to_string()))
     }
 
     /// The first token of this tokenizer, by id, that `other` lacks or gives another id; and its id here.

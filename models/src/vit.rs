@@ -56,13 +56,19 @@ pub enum FrozenConfig {
 impl FrozenVit {
     /// Reads config and weights at `path`, a folder or a file in one of this module's layouts.
     pub fn load(path: &Path, device: Device, kind: Kind) -> Result<Self, WeightsError> {
+        let (config, weights) = FrozenVit::open(path, device, kind)?;
+        FrozenVit::from_weights(weights, config)
+    }
+
+    /// The config of the encoder at `path`, and its checkpoint as [`from_weights`](Self::from_weights) takes it.
+    pub(crate) fn open(path: &Path, device: Device, kind: Kind) -> Result<(FrozenConfig, Weights), WeightsError> {
         let found = Found::at(path)?;
         let weights = Weights::open(&found.weights, device, kind)?;
         let config = match found.config {
             Some(config) => config,
             None => FrozenConfig::of_public(&weights, path)?,
         };
-        FrozenVit::from_weights(weights, config)
+        Ok((config, weights))
     }
 
     /// Takes the encoder out of `weights`, in any layout of the config's family. The last block may be missing and
@@ -117,7 +123,8 @@ fn clip_tower(weights: Weights, config: &ClipVisionConfig) -> Result<(Weights, T
     Ok((weights, config.tower(depth, CLIP_ALIGN_CORNERS, layout.qkv())))
 }
 
-fn eva_tower(weights: Weights, config: &EvaConfig) -> Result<(Weights, TowerShape), WeightsError> {
+/// The tower's tensors under Hugging Face's names, and its shape as they store it.
+pub(crate) fn eva_tower(weights: Weights, config: &EvaConfig) -> Result<(Weights, TowerShape), WeightsError> {
     let layout = EvaLayout::of(&weights);
     let weights = weights.rename(|name| config.canonical(name, layout))?;
     Ok((weights, config.tower(layout)))

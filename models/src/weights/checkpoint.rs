@@ -8,6 +8,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
+use crate::save::Outgoing;
+
 use super::error::{format_error, io_error};
 use super::stored::StoredTensor;
 use super::{Scope, TensorSource, WeightsError, layout};
@@ -89,6 +91,18 @@ impl Weights {
     /// The names of all tensors, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
+    }
+
+    /// The tensor `name` as it is stored, in whatever kind these weights arrive; it is read when it is written.
+    pub fn outgoing(&self, name: &str) -> Option<Outgoing<'_>> {
+        let entry = self.entries.get(name)?;
+        Some(match entry {
+            Entry::Memory { tensor, .. } => Outgoing::held(name, tensor),
+            Entry::Stored(tensor) => {
+                let (kind, shape) = (tensor.kind(), tensor.shape().to_vec());
+                Outgoing::read_later(name, kind, shape, move || tensor.read(Device::Cpu, kind))
+            }
+        })
     }
 
     /// The shape in which `name` is stored, if it is there.
