@@ -22,6 +22,7 @@ test: setup-dev check
 	cargo build --release --workspace --bins
 	cargo test --release --workspace
 	scripts/parity.sh 1 1
+	scripts/exports.sh 1
 
 check:
 	cargo fmt --all --check
@@ -32,9 +33,10 @@ check:
 golden: build
 	cargo run --release -p quern-tests --bin golden -- tests/golden/cases
 
-# Fresh random cases from the installed transformers, checked by the same runner.
+# Fresh random cases from the installed transformers, and exports that it loads, checked by the same runner.
 parity: setup-dev
 	scripts/parity.sh
+	scripts/exports.sh
 
 # Trains the tiny models of zoo/ anew (about an hour).
 zoo: setup-dev build

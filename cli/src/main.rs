@@ -43,6 +43,8 @@ enum Command {
     Eval(tensors::Arguments),
     /// Caption images, or answer prompts about them, with a checkpoint. Carried out by quern-worker.
     Caption(tensors::Arguments),
+    /// Write a checkpoint for transformers or LAVIS. Carried out by quern-worker.
+    Export(tensors::Arguments),
     Status(status::Arguments),
     Watch(watch::Arguments),
     /// Write corpora.
@@ -78,6 +80,7 @@ async fn carry_out(command: Command) -> Result<Done, Failure> {
         Command::Worker(arguments) => worker::worker(arguments),
         Command::Eval(arguments) => tensors::hand_over("eval", arguments),
         Command::Caption(arguments) => tensors::hand_over("caption", arguments),
+        Command::Export(arguments) => tensors::hand_over("export", arguments),
         Command::Status(arguments) => status::status(arguments).await,
         Command::Watch(arguments) => watch::watch(arguments).await,
         Command::Corpus(command) => corpus::corpus(command).await,

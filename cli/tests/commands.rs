@@ -113,7 +113,12 @@ fn wrong_usage_and_wrong_input_end_with_2() {
 fn a_missing_companion_is_named_with_its_path() {
     let here = Installation::new();
     let expected = here.path("quern-worker").display().to_string();
-    for arguments in [&["worker", "--coordinator", "http://x"][..], &["eval", "retrieval"], &["caption", "cat.jpg"]] {
+    for arguments in [
+        &["worker", "--coordinator", "http://x"][..],
+        &["eval", "retrieval"],
+        &["caption", "cat.jpg"],
+        &["export", "a"],
+    ] {
         let output = here.quern(arguments);
         assert_eq!(output.status.code(), Some(1));
         assert!(errors(&output).contains(&expected) && errors(&output).contains("make build"), "{}", errors(&output));
@@ -140,6 +145,8 @@ fn the_companion_takes_over_with_all_arguments_and_its_own_end() {
     let caption = here.quern(&["caption", "--checkpoint", "s2", "--prompt", "Question: what? Answer:", "-h", "a.jpg"]);
     let handed_on = "caption --checkpoint s2 --prompt Question: what? Answer: -h a.jpg";
     assert_eq!((printed(&caption).trim(), caption.status.code()), (handed_on, Some(7)));
+    let export = here.quern(&["export", "--to", "hf", "a", "b"]);
+    assert_eq!((printed(&export).trim(), export.status.code()), ("export --to hf a b", Some(7)));
 }
 
 #[test]

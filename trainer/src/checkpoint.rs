@@ -24,6 +24,8 @@ const LAYOUT: u32 = 1;
 const MODEL: &str = "model.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
 const STATE: &str = "state.json";
+/// How names of the Hub's models begin, which are no stores.
+const HUB: &str = "hf://";
 
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -187,6 +189,18 @@ pub async fn open(output: &Folder, path: &str) -> Result<Saved, TrainError> {
         LAYOUT => Ok(Saved { folder, path, state }),
         layout => Err(damaged(&folder, &name, format!("layout {layout}, but this version of quern reads {LAYOUT}"))),
     }
+}
+
+/// Whether there is a checkpoint of quern's at `path`, below `output` or a location of its own; no: it may be another's.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn is_at(output: &Folder, path: &str) -> Result<bool, TrainError> {
+    if path.starts_with(HUB) {
+        return Ok(false);
+    }
+    let (folder, path) = locate(output, path)?;
+    Ok(folder.exists(&format!("{path}/{STATE}")).await?)
 }
 
 impl Saved {

@@ -9,6 +9,7 @@ use quern_corpus::plan::PlanError;
 use quern_corpus::reader::ReadError;
 use quern_corpus::store::StoreError;
 use quern_models::blip2::PromptTooLong;
+use quern_models::save::SaveError;
 use quern_models::source::SourceError;
 use quern_models::tokenize::TokenizerError;
 use quern_models::weights::WeightsError;
@@ -31,6 +32,12 @@ pub enum TrainError {
     /// The output store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// An export's weights.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// An export's other files, or its folder.
+    #[error("{0}")]
+    Export(String),
     /// CapFilt's manifest.
     #[error("{0}; training reads what CapFilt wrote, so let that finish first")]
     Manifest(#[from] ManifestError),

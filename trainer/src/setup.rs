@@ -3,6 +3,7 @@
 use quern_corpus::{Keyed, Purpose};
 use quern_models::caption_text::pre_caption;
 use quern_models::generate::Ends;
+use quern_models::qformer::foreign::{Absent, Checkpoint};
 use quern_models::qformer::{QFormer, QFormerConfig};
 use quern_models::source::{self, ModelSource};
 use quern_models::tokenize::{Padding, Tokenizer};
@@ -19,9 +20,11 @@ use crate::vision::{FrozenEncoder, ImageTransform};
 /// Words of a caption at most (LAVIS `BlipCaptionProcessor`).
 pub(crate) const MAX_WORDS: usize = 50;
 /// BLIP-2's token that begins a text which is to be generated.
-const DECODER_START: &str = "[DEC]";
+pub(crate) const DECODER_START: &str = "[DEC]";
 /// Epsilon of BERT's LayerNorms.
 const LAYER_NORM_EPS: f64 = 1e-12;
+/// BERT-base-uncased's, and `[DEC]`.
+const BERT_TOKENS: i64 = 30_523;
 /// Standard deviation of BERT's initial weights.
 const INITIALIZER_RANGE: f64 = 0.02;
 
@@ -51,21 +54,8 @@ impl Setup {
         let sizes = &stage1.qformer;
         let config = QFormerConfig {
             vocab_size: texts.tokenizer.vocab_size() as i64,
-            hidden_size: sizes.hidden_size.into(),
-            num_hidden_layers: sizes.num_hidden_layers.into(),
-            num_attention_heads: sizes.num_attention_heads.into(),
-            intermediate_size: sizes.intermediate_size.into(),
-            max_position_embeddings: sizes.max_position_embeddings.into(),
-            layer_norm_eps: LAYER_NORM_EPS,
-            initializer_range: INITIALIZER_RANGE,
-            hidden_dropout_prob: sizes.hidden_dropout_prob,
-            attention_probs_dropout_prob: sizes.attention_probs_dropout_prob,
-            cross_attention_freq: sizes.cross_attention_freq.into(),
-            encoder_width: encoder.width(),
-            num_query_token: sizes.num_query_token.into(),
-            embed_dim: sizes.embed_dim.into(),
             pad_token_id: texts.tokenizer.pad_id(),
-            ln_vision_eps: QFormerConfig::LN_VISION_EPS,
+            ..qformer_config(sizes, encoder.width())
         };
         if stage1.max_text_length > sizes.max_position_embeddings {
             let (length, positions) = (stage1.max_text_length, sizes.max_position_embeddings);
@@ -77,17 +67,21 @@ impl Setup {
         Ok(Setup { config, texts, images, encoder })
     }
 
-    /// The model before its first step, from the recipe's BERT or from nothing: the same for the same recipe, everywhere.
+    /// The model before its first step, from the recipe's BERT or Q-Former or from nothing: the same for the same recipe,
+    /// everywhere.
     ///
     /// # Errors
-    /// On sizes that no model can have, or that the BERT has not.
+    /// On sizes that no model can have, or that what it starts from has not.
     pub fn initial_model(&self, recipe: &Recipe, device: Device) -> Result<QFormer, TrainError> {
         let seed = initial_seed(recipe);
         Ok(match &section(recipe)?.init {
             None => QFormer::init(&self.config, seed, device)?,
-            Some(bert) => {
-                let folder = source::fetch(bert)?;
-                QFormer::from_bert_folder(&folder, &self.texts.tokenizer, &self.config, seed, device)?
+            Some(init) => {
+                let path = source::fetch(init)?;
+                match Checkpoint::is_other_model(&path) {
+                    true => QFormer::from_bert_folder(&path, &self.texts.tokenizer, &self.config, seed, device)?,
+                    false => Checkpoint::open(&path, device)?.stage1(&self.config, Absent::Refused)?,
+                }
             }
         })
     }
@@ -128,13 +122,35 @@ impl Setup {
     }
 }
 
+/// The Q-Former of a recipe's sizes, before features of width `encoder_width`; its vocabulary is BERT's.
+pub(crate) fn qformer_config(sizes: &quern_recipes::QFormer, encoder_width: i64) -> QFormerConfig {
+    QFormerConfig {
+        vocab_size: BERT_TOKENS,
+        hidden_size: sizes.hidden_size.into(),
+        num_hidden_layers: sizes.num_hidden_layers.into(),
+        num_attention_heads: sizes.num_attention_heads.into(),
+        intermediate_size: sizes.intermediate_size.into(),
+        max_position_embeddings: sizes.max_position_embeddings.into(),
+        layer_norm_eps: LAYER_NORM_EPS,
+        initializer_range: INITIALIZER_RANGE,
+        hidden_dropout_prob: sizes.hidden_dropout_prob,
+        attention_probs_dropout_prob: sizes.attention_probs_dropout_prob,
+        cross_attention_freq: sizes.cross_attention_freq.into(),
+        encoder_width,
+        num_query_token: sizes.num_query_token.into(),
+        embed_dim: sizes.embed_dim.into(),
+        pad_token_id: 0,
+        ln_vision_eps: QFormerConfig::LN_VISION_EPS,
+    }
+}
+
 /// The seed of a run's initial weights.
 pub(crate) fn initial_seed(recipe: &Recipe) -> u64 {
     Keyed::new(recipe.seed, 0, Purpose::Init, 0).bits(0)
 }
 
 /// The recipe's stage 1.
-fn section(recipe: &Recipe) -> Result<&Section, TrainError> {
+pub(crate) fn section(recipe: &Recipe) -> Result<&Section, TrainError> {
     recipe.stage1.as_ref().ok_or_else(|| TrainError::Recipe("there is no `stage1` section to train by".into()))
 }
 

@@ -5,7 +5,8 @@ use quern_collective::{Collective, CollectiveError};
 use quern_corpus::store::{self, Folder};
 use quern_models::language::{self, Family, LanguageModel};
 use quern_models::precision::kind_of;
-use quern_models::qformer::{Bridge, Parameters};
+use quern_models::qformer::foreign::Checkpoint;
+use quern_models::qformer::{Bridge, BridgeConfig, Parameters, QFormerConfig};
 use quern_models::source;
 use quern_models::t5::T5Gelu;
 use quern_recipes::{Precision, Recipe, Stage2 as Section, T5Gelu as RecipeGelu};
@@ -17,7 +18,7 @@ use crate::error::TrainError;
 use crate::language_texts::LanguageTexts;
 use crate::loader::{Feed, Loader};
 use crate::optimiser::AdamWOptions;
-use crate::setup::initial_seed;
+use crate::setup::{initial_seed, qformer_config};
 use crate::step::bridge::{BridgeBatch, BridgeOptions, bridge_step};
 use crate::step::{LanguageMean, Semantics};
 use crate::training::{Control, Gradient, Outcome, Plan, Stage, StageLosses, Trainee, on_rank, runtime, train};
@@ -45,10 +46,7 @@ impl BridgeSetup {
     pub fn load(recipe: &Recipe, device: Device) -> Result<Self, TrainError> {
         let stage2 = section(recipe)?;
         let folder = source::fetch(&stage2.language_model)?;
-        let gelu = match stage2.t5_gelu {
-            RecipeGelu::Config => T5Gelu::Config,
-            RecipeGelu::Lavis => T5Gelu::Lavis,
-        };
+        let gelu = gelu_of(stage2);
         let kind = match (stage2.precision.language_model, language::family_of(&folder)?) {
             // A T5's states exceed the range of half precision; LAVIS holds it in bfloat16, too.
             (Precision::Auto, Family::T5) if device.is_cuda() => Kind::BFloat16,
@@ -90,6 +88,22 @@ impl BridgeSetup {
         self.fits(&saved, model.config.encoder_width)?;
         let LanguageIdentity { projection, width, .. } = self.language_identity;
         Ok(Bridge::from_stage1(&model, projection, width, initial_seed(recipe))?)
+    }
+
+    /// The bridge before its first step from a Q-Former that is no checkpoint of quern's: LAVIS' `.pth` or a Hugging Face
+    /// folder, of either stage. What a LAVIS checkpoint does not say, such as the number of heads, is as in the recipe's
+    /// stage 1, or else as in the paper.
+    ///
+    /// # Errors
+    /// When it can't be used, or doesn't fit the image encoder or the language model.
+    pub fn foreign_bridge(&self, recipe: &Recipe, source: &str, device: Device) -> Result<Bridge, TrainError> {
+        let checkpoint = Checkpoint::open(&source::fetch(source)?, device)?;
+        let sizes = recipe.stage1.as_ref().map(|stage1| stage1.qformer.clone()).unwrap_or_default();
+        let qformer = checkpoint.config().unwrap_or_else(|| qformer_config(&sizes, self.encoder.width()));
+        let qformer = QFormerConfig { encoder_width: self.encoder.width(), ..qformer };
+        let LanguageIdentity { projection, width, .. } = self.language_identity;
+        let config = BridgeConfig { qformer, projection, language_width: width };
+        Ok(checkpoint.bridge(&config, initial_seed(recipe))?)
     }
 
     /// The bridge of the stage-2 checkpoint `saved`.
@@ -141,18 +155,26 @@ impl BridgeSetup {
 }
 
 /// The recipe's stage 2.
-fn section(recipe: &Recipe) -> Result<&Section, TrainError> {
+pub(crate) fn section(recipe: &Recipe) -> Result<&Section, TrainError> {
     recipe.stage2.as_ref().ok_or_else(|| TrainError::Recipe("there is no `stage2` section to train by".into()))
 }
 
 /// The image encoder, and the side of its images: stage 2's own or stage 1's.
-fn encoder_of<'a>(recipe: &'a Recipe, stage2: &'a Section) -> Result<(&'a str, Option<u32>), TrainError> {
+pub(crate) fn encoder_of<'a>(recipe: &'a Recipe, stage2: &'a Section) -> Result<(&'a str, Option<u32>), TrainError> {
     let stage1 = recipe.stage1.as_ref();
     let encoder = stage2.image_encoder.as_ref().or(stage1.map(|stage1| &stage1.image_encoder));
     let missing =
         || TrainError::Recipe("stage2.image_encoder is not given, and there is no stage 1 to take it from".into());
     let side = stage2.image_size.or(stage1.and_then(|stage1| stage1.image_size));
     Ok((encoder.ok_or_else(missing)?, side))
+}
+
+/// The GELU of the recipe's T5.
+pub(crate) fn gelu_of(stage2: &Section) -> T5Gelu {
+    match stage2.t5_gelu {
+        RecipeGelu::Config => T5Gelu::Config,
+        RecipeGelu::Lavis => T5Gelu::Lavis,
+    }
 }
 
 fn last_component(path: &str) -> String {
@@ -255,7 +277,13 @@ fn begin(
     device: Device,
 ) -> Result<(Bridge, Option<Saved>), TrainError> {
     match beginning {
-        Beginning::Stage1(path) => Ok((runtime.block_on(setup.initial_bridge(recipe, output, path, device))?, None)),
+        Beginning::Stage1(path) => {
+            let bridge = match runtime.block_on(checkpoint::is_at(output, path))? {
+                true => runtime.block_on(setup.initial_bridge(recipe, output, path, device))?,
+                false => setup.foreign_bridge(recipe, path, device)?,
+            };
+            Ok((bridge, None))
+        }
         Beginning::Checkpoint(path) => {
             let saved = runtime.block_on(checkpoint::open(output, path))?;
             Ok((runtime.block_on(setup.trained_bridge(&saved, device))?, Some(saved)))

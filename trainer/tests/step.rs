@@ -1,6 +1,8 @@
 //! The step itself: what is an optimisation must not be a change.
 
 use quern_collective::Solo;
+use quern_models::export;
+use quern_models::qformer::foreign::{Absent, Checkpoint};
 use quern_models::qformer::{QFormer, QFormerConfig};
 use quern_trainer::step::{Batch, Negatives, StepOptions, train_step};
 use tch::{Device, Kind, Tensor};
@@ -76,5 +78,28 @@ fn grouped_by_length_the_gradient_is_the_same() {
         let error = (whole - grouped).norm().double_value(&[]);
         let size = whole.norm().double_value(&[]);
         assert!(error <= 1e-4 * size + 1e-6, "{name}: {error:.1e} off of {size:.1e}");
+    }
+}
+
+#[test]
+fn training_goes_on_from_an_export_with_the_same_losses() {
+    let model = QFormer::init(&config(), 9, Device::Cpu).expect("a valid config");
+    let folder = tempfile::tempdir().expect("a folder");
+    export::qformer(folder.path(), &model, 39).expect("written");
+    let read = Checkpoint::open(folder.path(), Device::Cpu).and_then(|read| read.stage1(&config(), Absent::Refused));
+    let batch = batch();
+    let options = StepOptions {
+        semantics: quern_recipes::Semantics::Exact.into(),
+        seed: 3,
+        step: 8,
+        decoder_start: 39,
+        negatives: Negatives::Keyed,
+        probes: false,
+    };
+    let step = |model: &QFormer| train_step(model, &batch, &Solo::new(), &options).expect("a world of one");
+    let (own, read) = (step(&model), step(&read.expect("complete")));
+    assert_eq!(own.losses, read.losses);
+    for (own, read) in own.gradients.iter().zip(&read.gradients) {
+        assert!(own.equal(read));
     }
 }

@@ -10,6 +10,7 @@ pub mod connection;
 pub mod doctor;
 pub mod error;
 pub mod evaluate;
+pub mod export;
 pub mod faults;
 pub mod gang;
 mod generation;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use quern_worker::agent::{self, AgentEnd, AgentOptions};
 use quern_worker::faults::{Fault, Script};
-use quern_worker::{caption, doctor, evaluate, torch};
+use quern_worker::{caption, doctor, evaluate, export, torch};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -33,6 +33,8 @@ enum Command {
     Eval(evaluate::Command),
     /// Captions images, or answers prompts about them, with a checkpoint.
     Caption(caption::CaptionArguments),
+    /// Writes a checkpoint for transformers or LAVIS.
+    Export(export::Arguments),
     /// Prints what libtorch, CUDA and NCCL are here, as JSON.
     Doctor,
 }
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run(arguments),
         Command::Eval(command) => evaluate::run(command).map(|()| ExitCode::SUCCESS),
         Command::Caption(arguments) => caption::run(arguments).map(|()| ExitCode::SUCCESS),
+        Command::Export(arguments) => export::run(arguments).map(|()| ExitCode::SUCCESS),
         Command::Doctor => {
             println!("{}", doctor::report());
             Ok(ExitCode::SUCCESS)
