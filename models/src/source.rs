@@ -24,7 +24,7 @@ use crate::weights::{WEIGHT_FILES, WeightFile, WeightsError, shards};
 use environment::Environment;
 
 /// The files beside its weights that determine what a model computes.
-const SETTINGS: [&str; 14] = [
+const SETTINGS: [&str; 13] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -38,7 +38,6 @@ const SETTINGS: [&str; 14] = [
     "merges.txt",
     "spiece.model",
     "open_clip_config.json",
-    EXTRA_FILE,
 ];
 
 /// How names of weights files end; a URL that ends so is a file, not a folder.
@@ -240,6 +239,7 @@ fn model(files: &mut impl Files, wanted: Wanted) -> Result<PathBuf, SourceError>
     if wanted == Wanted::Settings {
         return folder.ok_or_else(|| files.nothing(SETTINGS.join(" or ")));
     }
+    files.get(EXTRA_FILE)?; // beside an export of quern's
     for (name, holds) in WEIGHT_FILES {
         let Some(path) = files.get(name)? else { continue };
         if let WeightFile::Index = holds {

@@ -136,9 +136,10 @@ fn stage_2_reads_back_with_its_language_model() {
         let read = Checkpoint::open(out.path(), Device::Cpu).expect("a checkpoint");
         let config = BridgeConfig { qformer: config(), projection, language_width: own.width() };
         assert_same(bridge.parameters(), read.bridge(&config, 0).expect("complete").parameters());
-        let table = &read_tensors(out.path()).expect("shards")[table];
+        // stored in half precision, perhaps
+        let table = &read_tensors(out.path()).expect("shards")[table].to_kind(Kind::Float);
         let (rows, added) = (table.narrow(0, 0, image_token), table.get(image_token));
-        assert!(rows.mean_dim(&[0i64][..], false, Kind::Float).allclose(&added, 1e-5, 1e-6, false), "{name}");
+        assert!(rows.mean_dim(&[0i64][..], false, Kind::Float).allclose(&added, 1e-3, 1e-5, false), "{name}");
         let fields: Value = read_json(&out.path().join("config.json")).expect("JSON");
         assert_eq!(fields["text_config"]["vocab_size"], json!(image_token + 1));
         let error = LanguagePart::open(&folder, image_token + 1, T5Gelu::Config).err().expect("refused").to_string();
