@@ -115,9 +115,9 @@ def stage1_section(folder):
     }
 
 
-def quern_export(*arguments):
+def quern_export(*arguments, cwd=None):
     command = [ROOT / "target/release/quern", "export", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
     assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
@@ -176,12 +176,25 @@ def retrieval(rng, folder):
     quern_export("--to", "hf", "--part", "qformer", "--recipe", path, folder / "checkpoint", folder / "blocks")
     blocks = loaded(Blip2QFormerModel, folder / "blocks")
     assert all(torch.equal(value, exported.qformer.state_dict()[name]) for name, value in blocks.state_dict().items())
-    lavis(folder, path, tensors)
+    lavis(folder, json.loads(path.read_text()), tensors)
 
 
-def lavis(folder, path, tensors):
-    """LAVIS' file holds the checkpoint's tensors, and loads without running anything."""
-    quern_export("--to", "lavis", "--recipe", path, folder / "checkpoint", folder / "lavis")
+def lavis(folder, recipe, tensors):
+    """LAVIS' file holds the checkpoint's tensors, and loads without running anything; the recipe is the manifest's."""
+    shutil.copytree(folder / "checkpoint", folder / "out/stage1/step-000007")
+    recipe.pop("output")
+    counts = {"shards": 1, "rows": 90, "kept": 71, "passed": 12, "quarantined": 7, "bytes": 1, "quarantined_shards": 0,
+              "quarantined_shard_rows": 0}
+    (folder / "out/manifest.json").write_text(json.dumps({
+        "layout": 1, "run_id": "run", "recipe_hash": "0" * 8, "seed": 1, "recipe": recipe, "models": {"captioner/x": "digest"},
+        "versions": {"quern": "0.1.0"}, "totals": counts, "parts": [], "quarantined_shards": [],
+    }))
+    (folder / "metrics.json").write_text(json.dumps({"n": 90, "image_to_text": {"R@1": {"value": 0.25}, "ranks": [1, 2]}}))
+    quern_export("--to", "lavis", "--metrics", "metrics.json", "out/stage1/step-000007", "lavis", cwd=folder)
+    card = (folder / "lavis/README.md").read_text()
+    for part in ("library_name: lavis", "90 rows", "captioner/x", "image_to_text R@1 value | 0.25", "stage1"):
+        assert part in card, f"{part!r} is not in {card}"
+    assert str(folder) not in card, "a card names no path of the machine"
     state = torch.load(folder / "lavis/model.pth", map_location="cpu", weights_only=True)["model"]
     tied = {name for name in state if ".decoder." in name}
     assert state.keys() - tied == tensors.keys(), state.keys() ^ tensors.keys()

@@ -45,7 +45,7 @@ pub enum Form {
 /// What is to be exported.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// A checkpoint's folder, below the recipe's output or a location of its own.
+    /// A checkpoint's folder or URL, or its path below the recipe's output.
     pub checkpoint: &'a str,
     /// The recipe that it was trained by; none: the one in the output's manifest.
     pub recipe: Option<Recipe>,
@@ -66,14 +66,18 @@ pub struct Request<'a> {
 /// the file system refuses.
 pub fn export(request: Request) -> Result<(), TrainError> {
     let runtime = runtime()?;
+    let checkpoint = match std::fs::canonicalize(request.checkpoint) {
+        Ok(folder) => folder.to_string_lossy().into_owned(),
+        Err(_) => request.checkpoint.to_string(),
+    };
     let (recipe, output) = match request.recipe {
         Some(recipe) => {
             let output = store::open(&recipe.output)?;
             (recipe, output)
         }
-        None => runtime.block_on(recipe_beside(request.checkpoint))?,
+        None => runtime.block_on(recipe_beside(&checkpoint))?,
     };
-    let saved = runtime.block_on(checkpoint::open(&output, request.checkpoint))?;
+    let saved = runtime.block_on(checkpoint::open(&output, &checkpoint))?;
     let manifest = runtime.block_on(Manifest::read(&output)).ok();
     let unfinished = Unfinished::begin(request.out)?;
     let folder = &unfinished.folder;
@@ -155,8 +159,9 @@ impl Weights<'_> {
         let vision = VisionPart::open(&encoder, side.map(i64::from))?;
         let mut language = LanguagePart::open(&folder, image_token, stage2::gelu_of(stage2))?;
         if model.config.projection == Projection::Opt {
-            let newline = tokenizer.encode(NEWLINE, TOKENS_OF_NEWLINE).pop();
-            newline.into_iter().for_each(|token| language.end_with(token));
+            if let Some(newline) = tokenizer.encode(NEWLINE, TOKENS_OF_NEWLINE).pop() {
+                language.end_with(newline);
+            }
         }
         export::generation(self.folder, model, &vision, &language, self.max_shard_bytes)?;
         processor::language_tokenizer(self.folder, &folder, &tokenizer)?;

@@ -11,7 +11,7 @@ use quern_trainer::export::{Form, Request, export};
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A checkpoint's folder: OUTPUT/stage1/step-…, or below the recipe's output.
+    /// A checkpoint's folder or URL, OUTPUT/STAGE/STEP; or its path below the recipe's output.
     checkpoint: String,
     /// The folder to write; there must be nothing there yet.
     out: PathBuf,

@@ -72,8 +72,8 @@ impl LanguagePart {
         let exported = |name: &str| if bare && name != HEAD { format!("{OPT_PREFIX}{name}") } else { name.to_string() };
         let names: Vec<(String, String)> =
             inventory.into_names().into_iter().map(|name| (name.clone(), exported(&name))).collect();
-        for key in OF_THE_FOLDER {
-            config.as_object_mut().map(|fields| fields.remove(key));
+        if let Some(fields) = config.as_object_mut() {
+            fields.retain(|key, _| !OF_THE_FOLDER.contains(&key.as_str()));
         }
         let table = names.iter().find(|(_, name)| TABLES.contains(&name.as_str()));
         let vocabulary = table.and_then(|(name, _)| Some(weights.shape(name)?[0])).unwrap_or(0);
