@@ -235,11 +235,13 @@ def generation(language, projection):
         given = {"labels": labels} if projection == "t5_proj" else {}
         out = model(pixel_values=pixels, input_ids=sequence, attention_mask=torch.ones_like(sequence), **given)
         steps, prompt = 6, tokenizer([""] * 3, return_tensors="pt")["input_ids"]
-        said = model.generate(
-            pixel_values=pixels, input_ids=torch.cat([slots, prompt], 1), max_new_tokens=steps, do_sample=False,
-        )
-        said = said[:, -steps:] if said.shape[1] >= steps else said
-        said = said[:, 1:] if projection == "t5_proj" and said.shape[1] > steps else said
+        given = torch.cat([slots, prompt], 1)
+        said = model.generate(pixel_values=pixels, input_ids=given, max_new_tokens=steps, do_sample=False)
+        if projection == "opt_proj":
+            assert torch.equal(said[:, :given.shape[1]], given), "it begins with what it was given"
+            said = said[:, given.shape[1]:]
+        else:
+            said = said[:, 1:]  # after the decoder's start
         eos = model.language_model.generation_config.eos_token_id
         pad = text["pad_token_id"]
         said = torch.nn.functional.pad(said, (0, steps - said.shape[1]), value=pad)

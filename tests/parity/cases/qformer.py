@@ -65,6 +65,13 @@ def outputs_of(model, pixels, ids, mask):
     return {key: value.float() for key, value in outputs.items()}
 
 
+def soften(model):
+    """Weights of a trained model's size: larger ones make attention so sharp that a rounding error decides what is seen."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and "embedding" not in name:
+            parameter.mul_(0.5)
+
+
 def qformer_hf(rng, folder, dtype):
     """Blip2ForImageTextRetrieval: query and text states, contrastive scores, matching logits."""
     config = Blip2Config(
@@ -76,6 +83,8 @@ def qformer_hf(rng, folder, dtype):
     )
     model = randomise(Blip2ForImageTextRetrieval(config))
     model.query_tokens.data.normal_()
+    if dtype != torch.float32:
+        soften(model)
     model.to(dtype).save_pretrained(folder)
     model = Blip2ForImageTextRetrieval.from_pretrained(folder, dtype=dtype).eval()
     ids, mask = texts(rng, config.qformer_config.vocab_size, config.qformer_config.max_position_embeddings)
