@@ -158,10 +158,10 @@ impl Weights<'_> {
         let image_token = tokenizer.add_special_token(processor::IMAGE_TOKEN);
         let vision = VisionPart::open(&encoder, side.map(i64::from))?;
         let mut language = LanguagePart::open(&folder, image_token, stage2::gelu_of(stage2))?;
-        if model.config.projection == Projection::Opt {
-            if let Some(newline) = tokenizer.encode(NEWLINE, TOKENS_OF_NEWLINE).pop() {
-                language.end_with(newline);
-            }
+        if model.config.projection == Projection::Opt
+            && let Some(newline) = tokenizer.encode(NEWLINE, TOKENS_OF_NEWLINE).pop()
+        {
+            language.end_with(newline);
         }
         export::generation(self.folder, model, &vision, &language, self.max_shard_bytes)?;
         processor::language_tokenizer(self.folder, &folder, &tokenizer)?;
