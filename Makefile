@@ -44,4 +44,5 @@ zoo: setup-dev build
 
 # Licences, bans and sources, offline. Needs cargo-deny (`cargo install cargo-deny --locked`).
 deny:
+	cargo fetch --locked --quiet
 	cargo deny --offline check bans licenses sources

@@ -52,8 +52,7 @@ impl Ended {
 pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
     check_models(&launch.recipe)?;
     let mut signals = Signals::listen()?;
-    // An earlier run's captions are the earlier run's manifest's business.
-    let output = launch.recipe.captions.is_none().then(|| launch.recipe.output.clone());
+    let output = launch.recipe.output.clone();
     let needed = ranks(&launch.recipe).map(|(_, ranks)| ranks as usize).max().unwrap_or(1);
     let coordinator = start(launch.recipe, &launch.listen, &launch.journal).await?;
     eprintln!("coordinator at {}, journal {}", coordinator.url(), launch.journal.display());
@@ -75,8 +74,8 @@ pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
     }
     coordinator.shutdown().await;
     let ended = ended?;
-    if let (Some(output), "done") = (&output, ended.last.phase.as_str()) {
-        check_output(output, &launch.journal).await?;
+    if ended.last.phase == "done" {
+        check_output(&output, &launch.journal).await?;
     }
     Ok(ended)
 }

@@ -51,7 +51,14 @@ impl Chores {
 
     async fn plan(&self) -> Event {
         if let Some(captions) = &self.recipe.captions {
-            return self.find_captions(captions).await.unwrap_or_else(|cause| Event::ChoreFailed { cause });
+            return match self.find_captions(captions).await {
+                Ok(found) => {
+                    // Without parts; it states the recipe that the checkpoints beside it were trained by.
+                    self.keep_manifest(&[]).await;
+                    found
+                }
+                Err(cause) => Event::ChoreFailed { cause },
+            };
         }
         let mut shards = Vec::new();
         let mut unreadable = Vec::new();
@@ -87,16 +94,20 @@ impl Chores {
         }
     }
 
-    /// Writes the manifest, again until the store takes it.
     async fn write_manifest(&self, shards: Vec<SettledShard>) {
+        self.keep_manifest(&shards).await;
+        self.deliver(Event::ManifestWritten).await;
+    }
+
+    /// Writes the manifest, again until the store takes it.
+    async fn keep_manifest(&self, shards: &[SettledShard]) {
         let mut pause = FIRST_PAUSE;
-        while let Err(reason) = self.try_manifest(&shards).await {
+        while let Err(reason) = self.try_manifest(shards).await {
             tracing::warn!(reason, "the manifest is put off");
             self.deliver(Event::ChoreDelayed { reason }).await;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        self.deliver(Event::ManifestWritten).await;
     }
 
     async fn try_manifest(&self, shards: &[SettledShard]) -> Result<(), String> {

@@ -11,7 +11,7 @@ mod transform;
 pub use decode::{ImageError, decode, decode_oriented};
 pub use exif::Orientation;
 pub use resize::resize_bicubic;
-pub use transform::{CropRounding, Evaluation, Geometry, blip_eval, clip_eval, normalise_into, train_crop};
+pub use transform::{CropRounding, Evaluation, Geometry, normalise_into, train_crop};
 
 /// An RGB image of 8 bits per channel.
 #[derive(Debug, Clone, PartialEq, Eq)]

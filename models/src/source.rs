@@ -43,6 +43,11 @@ const SETTINGS: [&str; 13] = [
 /// How names of weights files end; a URL that ends so is a file, not a folder.
 const WEIGHTS_EXTENSIONS: [&str; 4] = [".safetensors", ".bin", ".pth", ".pt"];
 
+/// Whether a path or URL is a weights file's, by its ending.
+pub fn is_weights_file(name: &str) -> bool {
+    WEIGHTS_EXTENSIONS.iter().any(|extension| name.ends_with(extension))
+}
+
 /// What can go wrong between a model's name and its files.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -271,7 +276,7 @@ fn parent(file: PathBuf) -> PathBuf {
 /// A URL's folder, and the weights file in it if it names one.
 fn split(url: &Url) -> (Url, Option<String>) {
     let last = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default().to_string();
-    if !WEIGHTS_EXTENSIONS.iter().any(|extension| last.ends_with(extension)) {
+    if !is_weights_file(&last) {
         return (url.clone(), None);
     }
     let mut folder = url.clone();

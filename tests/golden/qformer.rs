@@ -25,6 +25,8 @@ const LOGITS: Tolerance = Tolerance::Elements { rel: 1e-4, abs: 1e-4 };
 const FORBIDDEN: f64 = -1e30;
 /// At and below this an additive mask blocks.
 const BLOCKED: f64 = -1e4;
+/// Worlds of up to so many ranks share a case's batch.
+const OTHER_WORLDS: usize = 4;
 /// No operation of a case takes long.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -35,19 +37,61 @@ const EXACT: Semantics = Semantics { gathered_side_detached: false, language_mea
 /// Checks a `qformer_stage1` case.
 pub fn check_stage1(case: &Case, checks: &mut Checks) -> anyhow::Result<()> {
     let model = model(case)?;
-    let lavis = step_on_all_ranks(case, LAVIS)?;
+    let ranks: usize = case.value("world_size")?;
+    let inputs = || (0..ranks).map(|rank| inputs(case, rank)).collect::<anyhow::Result<Vec<_>>>();
+    let lavis = step_on_all_ranks(case, inputs()?, LAVIS)?;
     for (rank, output) in lavis.iter().enumerate() {
         probes(checks, rank, output)?;
     }
     gradients(case, checks, "grad_lavis", Names::Every, &of(&model, &lavis[0]))?;
-    let exact = step_on_all_ranks(case, EXACT_RANK_MEAN)?;
+    let exact = step_on_all_ranks(case, inputs()?, EXACT_RANK_MEAN)?;
     gradients(case, checks, "grad_exact", Names::Every, &of(&model, &exact[0]))?;
     losses(checks, &exact[0], "exact/loss", Some("exact/loss_itm"), "exact/loss_lm_rank_mean")?;
-    let tokens = step_on_all_ranks(case, EXACT)?;
+    let tokens = step_on_all_ranks(case, inputs()?, EXACT)?;
     // On one rank it is `grad_exact`.
-    let names = if case.value::<usize>("world_size")? > 1 { Names::AtLeastOne } else { Names::Any };
+    let (folder, names) =
+        if ranks > 1 { ("grad_exact_tokmean", Names::AtLeastOne) } else { ("grad_exact", Names::Any) };
     gradients(case, checks, "grad_exact_tokmean", names, &of(&model, &tokens[0]))?;
-    losses(checks, &tokens[0], "exact/loss_token_mean", None, "exact/loss_lm_token_mean")
+    losses(checks, &tokens[0], "exact/loss_token_mean", None, "exact/loss_lm_token_mean")?;
+    // The global batch's gradient is the same however many ranks share it, also in parts of unequal size.
+    for ranks in (1..=OTHER_WORLDS).filter(|&other| other != ranks) {
+        let Some(parts) = shared_among(&inputs()?, ranks) else { continue };
+        let shared = step_on_all_ranks(case, parts, EXACT)?;
+        for (name, gradient) in model.parameters().iter().map(|(name, _)| name).zip(&shared[0].gradients) {
+            let tolerance = if name.ends_with("key.bias") { ZERO_GRADIENTS } else { GRADIENTS };
+            if let Some(expected) = case.expected.get(&format!("{folder}/{name}")) {
+                checks.compare_with(&format!("{folder} on {ranks} ranks/{name}"), gradient, expected, tolerance)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The case's rows on `ranks` ranks, as evenly as they go; none if a rank would have no row.
+fn shared_among(inputs: &[(Batch, Negatives)], ranks: usize) -> Option<Vec<(Batch, Negatives)>> {
+    let whole = |part: fn(&Batch) -> &Tensor| {
+        Tensor::cat(&inputs.iter().map(|(batch, _)| part(batch).shallow_clone()).collect::<Vec<_>>(), 0)
+    };
+    let (features, ids, mask) = (whole(|batch| &batch.features), whole(|batch| &batch.ids), whole(|batch| &batch.mask));
+    let rows: Vec<u64> = inputs.iter().flat_map(|(batch, _)| batch.rows.clone()).collect();
+    let given = |(_, negatives): &(Batch, Negatives)| match negatives {
+        Negatives::Given { images, texts } => images.iter().copied().zip(texts.iter().copied()).collect(),
+        Negatives::Keyed => Vec::new(),
+    };
+    let negatives: Vec<(i64, i64)> = inputs.iter().flat_map(given).collect();
+    let part = |rank: usize| {
+        let (first, end) = (rank * rows.len() / ranks, (rank + 1) * rows.len() / ranks);
+        let narrow = |tensor: &Tensor| tensor.narrow(0, first as i64, (end - first) as i64);
+        let batch = Batch {
+            features: narrow(&features),
+            ids: narrow(&ids),
+            mask: narrow(&mask),
+            rows: rows[first..end].to_vec(),
+        };
+        let (images, texts) = negatives[first..end].iter().copied().unzip();
+        (batch, Negatives::Given { images, texts })
+    };
+    (rows.len() >= ranks).then(|| (0..ranks).map(part).collect())
 }
 
 fn losses(
@@ -137,9 +181,12 @@ pub fn gradients(
     Ok(())
 }
 
-/// The production step on the case's ranks, each a thread with its own weights and its end of a TCP world.
-fn step_on_all_ranks(case: &Case, semantics: Semantics) -> anyhow::Result<Vec<StepOutput>> {
-    let ranks: usize = case.value("world_size")?;
+/// The production step on a rank for each of `inputs`, a thread with its own weights and its end of a TCP world.
+fn step_on_all_ranks(
+    case: &Case,
+    inputs: Vec<(Batch, Negatives)>,
+    semantics: Semantics,
+) -> anyhow::Result<Vec<StepOutput>> {
     let options = StepOptions {
         semantics,
         seed: 0,
@@ -148,9 +195,8 @@ fn step_on_all_ranks(case: &Case, semantics: Semantics) -> anyhow::Result<Vec<St
         negatives: Negatives::Keyed,
         probes: true,
     };
-    let inputs = (0..ranks).map(|rank| inputs(case, rank)).collect::<anyhow::Result<Vec<_>>>()?;
     thread::scope(|scope| {
-        let running: Vec<_> = (local_world(ranks, DEADLINE)?.into_iter().zip(inputs))
+        let running: Vec<_> = (local_world(inputs.len(), DEADLINE)?.into_iter().zip(inputs))
             .map(|(collective, (batch, negatives))| {
                 let options = StepOptions { negatives, ..options.clone() };
                 let model = model(case);

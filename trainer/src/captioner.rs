@@ -7,11 +7,12 @@ use quern_corpus::{Keyed, Purpose};
 use quern_models::blip2::Writer;
 use quern_models::generate::GenerationOptions;
 use quern_models::language::LanguageModel;
+use quern_models::qformer::foreign::{self, Absent};
 use quern_models::qformer::{Bridge, Dropout, QFormer};
 use quern_recipes::Recipe;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Found};
 use crate::error::TrainError;
 use crate::language_texts::LanguageTexts;
 use crate::setup::{Setup, TextEncoder};
@@ -25,7 +26,8 @@ pub const BATCH: usize = 32;
 /// Which weights write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weights<'a> {
-    /// Those of a checkpoint of either stage: a path below the recipe's output, or a location of its own.
+    /// Those of a checkpoint of either stage, of quern's or others': a path below the recipe's output, or a location of
+    /// its own.
     Trained(&'a str),
     /// Those that stage 2 begins with, from this checkpoint of stage 1.
     BeforeStage2(&'a str),
@@ -46,7 +48,7 @@ pub struct Captioner {
     images: ImageTransform,
     encoder: FrozenEncoder,
     model: Model,
-    /// Steps that the weights were trained; none for untrained ones.
+    /// Steps that quern trained the weights; none for untrained ones and for others' checkpoints.
     pub step: Option<u64>,
 }
 
@@ -65,25 +67,29 @@ impl Captioner {
         let runtime = runtime()?;
         let output = store::open(&recipe.output)?;
         let saved = match weights {
-            Weights::Trained(path) => runtime.block_on(checkpoint::open(&output, path))?,
             Weights::BeforeStage2(stage1) => {
                 let setup = BridgeSetup::load(recipe, device)?;
-                let bridge = runtime.block_on(setup.initial_bridge(recipe, &output, stage1, device))?;
+                let stage1 = checkpoint::find(&runtime, &output, stage1, device)?;
+                let bridge = setup.initial_bridge(recipe, &runtime, stage1, device)?;
                 return Ok(Self::of_stage2(setup, bridge, None));
             }
+            Weights::Trained(path) => match checkpoint::find(&runtime, &output, path, device)? {
+                Found::Own(saved) => *saved,
+                Found::Foreign(checkpoint) => return Self::foreign(recipe, *checkpoint, device),
+            },
         };
         let step = Some(saved.state.step);
         match saved.state.stage {
             StageName::Stage1 => {
-                let Setup { config, texts, images, encoder } = Setup::load(recipe, device)?;
+                let setup = Setup::load(recipe, device)?;
                 let qformer = runtime.block_on(saved.qformer(device))?;
                 if (qformer.config.encoder_width, qformer.config.vocab_size)
-                    != (config.encoder_width, config.vocab_size)
+                    != (setup.config.encoder_width, setup.config.vocab_size)
                 {
                     let reason = "it was trained with another image encoder or tokenizer than the recipe names";
                     return Err(saved.unfit(reason.into()));
                 }
-                Ok(Captioner { images, encoder, model: Model::Stage1 { qformer: Box::new(qformer), texts }, step })
+                Ok(Self::of_stage1(setup, qformer, step))
             }
             StageName::Stage2 => {
                 let setup = BridgeSetup::load(recipe, device)?;
@@ -91,6 +97,23 @@ impl Captioner {
                 Ok(Self::of_stage2(setup, bridge, step))
             }
         }
+    }
+
+    /// LAVIS' and Hugging Face's checkpoints.
+    fn foreign(recipe: &Recipe, checkpoint: foreign::Checkpoint, device: Device) -> Result<Self, TrainError> {
+        if checkpoint.is_of_stage2() {
+            let setup = BridgeSetup::load(recipe, device)?;
+            let bridge = setup.foreign_bridge(recipe, checkpoint)?;
+            return Ok(Self::of_stage2(setup, bridge, None));
+        }
+        let setup = Setup::load(recipe, device)?;
+        let qformer = setup.foreign_model(checkpoint, Absent::Refused)?;
+        Ok(Self::of_stage1(setup, qformer, None))
+    }
+
+    fn of_stage1(setup: Setup, qformer: QFormer, step: Option<u64>) -> Self {
+        let Setup { texts, images, encoder, .. } = setup;
+        Captioner { images, encoder, model: Model::Stage1 { qformer: Box::new(qformer), texts }, step }
     }
 
     fn of_stage2(setup: BridgeSetup, bridge: Bridge, step: Option<u64>) -> Self {

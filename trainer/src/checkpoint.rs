@@ -6,14 +6,17 @@
 //! checkpoint tells when, where or on how many ranks it was written.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use bytes::Bytes;
 use quern_corpus::store::{self, Folder};
-use quern_models::qformer::{Bridge, BridgeConfig, Projection, QFormer, QFormerConfig};
+use quern_models::qformer::{Bridge, BridgeConfig, Projection, QFormer, QFormerConfig, foreign};
+use quern_models::source;
 use quern_models::weights::Weights;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
+use tokio::runtime::Runtime;
 
 use crate::error::TrainError;
 use crate::optimiser::AdamWOptions;
@@ -191,16 +194,31 @@ pub async fn open(output: &Folder, path: &str) -> Result<Saved, TrainError> {
     }
 }
 
-/// Whether there is a checkpoint of quern's at `path`, below `output` or a location of its own; no: it may be another's.
+/// A checkpoint, whoever wrote it.
+pub enum Found {
+    /// quern's.
+    Own(Box<Saved>),
+    /// LAVIS' `.pth` or a Hugging Face folder.
+    Foreign(Box<foreign::Checkpoint>),
+}
+
+/// Opens what is at `path`: a checkpoint of quern's, below `output` or a location of its own; or else another's.
 ///
 /// # Errors
-/// When the store does not answer.
-pub async fn is_at(output: &Folder, path: &str) -> Result<bool, TrainError> {
-    if path.starts_with(HUB) {
-        return Ok(false);
+/// When there is neither, or it can't be read.
+pub fn find(runtime: &Runtime, output: &Folder, path: &str, device: Device) -> Result<Found, TrainError> {
+    let is_elsewhere = path.starts_with(HUB) || source::is_weights_file(path) || Path::new(path).is_file();
+    if !is_elsewhere {
+        let (folder, name) = locate(output, path)?;
+        if runtime.block_on(folder.exists(&format!("{name}/{STATE}")))? {
+            return Ok(Found::Own(Box::new(runtime.block_on(open(output, path))?)));
+        }
+        if !path.contains("://") && !Path::new(path).exists() {
+            let reason = format!("there is no {path}, neither here nor below {}", output.url);
+            return Err(TrainError::Checkpoint { path: path.to_owned(), reason });
+        }
     }
-    let (folder, path) = locate(output, path)?;
-    Ok(folder.exists(&format!("{path}/{STATE}")).await?)
+    Ok(Found::Foreign(Box::new(foreign::Checkpoint::open(&source::fetch(path)?, device)?)))
 }
 
 impl Saved {

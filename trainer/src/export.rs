@@ -78,7 +78,8 @@ pub fn export(request: Request) -> Result<(), TrainError> {
         None => runtime.block_on(recipe_beside(&checkpoint))?,
     };
     let saved = runtime.block_on(checkpoint::open(&output, &checkpoint))?;
-    let manifest = runtime.block_on(Manifest::read(&output)).ok();
+    let captioned = store::open(recipe.captioned())?;
+    let manifest = runtime.block_on(Manifest::read(&captioned)).ok();
     let unfinished = Unfinished::begin(request.out)?;
     let folder = &unfinished.folder;
     let weights = Weights { saved: &saved, recipe: &recipe, folder, max_shard_bytes: request.max_shard_bytes };

@@ -80,10 +80,18 @@ impl Setup {
                 let path = source::fetch(init)?;
                 match Checkpoint::is_other_model(&path) {
                     true => QFormer::from_bert_folder(&path, &self.texts.tokenizer, &self.config, seed, device)?,
-                    false => Checkpoint::open(&path, device)?.stage1(&self.config, Absent::Refused)?,
+                    false => self.foreign_model(Checkpoint::open(&path, device)?, Absent::Refused)?,
                 }
             }
         })
+    }
+
+    /// The model of a checkpoint that is not quern's.
+    ///
+    /// # Errors
+    /// When it is of other sizes than the recipe's, or lacks what `absent` insists on.
+    pub fn foreign_model(&self, checkpoint: Checkpoint, absent: Absent) -> Result<QFormer, TrainError> {
+        Ok(checkpoint.stage1(&self.config, absent)?)
     }
 
     /// Stage 1 as the loop trains it, from `model` on.

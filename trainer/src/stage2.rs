@@ -13,7 +13,7 @@ use quern_recipes::{Precision, Recipe, Stage2 as Section, T5Gelu as RecipeGelu};
 use tch::{Device, Kind};
 use tokio::runtime::Runtime;
 
-use crate::checkpoint::{self, Identity, LanguageIdentity, Saved, Trained};
+use crate::checkpoint::{self, Found, Identity, LanguageIdentity, Saved, Trained};
 use crate::error::TrainError;
 use crate::language_texts::LanguageTexts;
 use crate::loader::{Feed, Loader};
@@ -71,33 +71,35 @@ impl BridgeSetup {
         })
     }
 
-    /// The bridge before its first step: the query side of the stage-1 checkpoint `stage1`, below `output` or a location
-    /// of its own, and a projection that is the same for the same recipe, everywhere.
+    /// The bridge before its first step: the query side of the checkpoint `stage1`, and a projection that is the same for
+    /// the same recipe, everywhere.
     ///
     /// # Errors
     /// When the checkpoint can't be used, or doesn't fit the image encoder.
-    pub async fn initial_bridge(
+    pub fn initial_bridge(
         &self,
         recipe: &Recipe,
-        output: &Folder,
-        stage1: &str,
+        runtime: &Runtime,
+        stage1: Found,
         device: Device,
     ) -> Result<Bridge, TrainError> {
-        let saved = checkpoint::open(output, stage1).await?;
-        let model = saved.qformer(device).await?;
+        let saved = match stage1 {
+            Found::Own(saved) => *saved,
+            Found::Foreign(checkpoint) => return self.foreign_bridge(recipe, *checkpoint),
+        };
+        let model = runtime.block_on(saved.qformer(device))?;
         self.fits(&saved, model.config.encoder_width)?;
         let LanguageIdentity { projection, width, .. } = self.language_identity;
         Ok(Bridge::from_stage1(&model, projection, width, initial_seed(recipe))?)
     }
 
-    /// The bridge before its first step from a Q-Former that is no checkpoint of quern's: LAVIS' `.pth` or a Hugging Face
-    /// folder, of either stage. What a LAVIS checkpoint does not say, such as the number of heads, is as in the recipe's
+    /// The bridge of a checkpoint that is not quern's: LAVIS' `.pth` or a Hugging Face folder. Of stage 1, it has the
+    /// projection that stage 2 begins with. What a LAVIS checkpoint does not say, such as the number of heads, is as in the recipe's
     /// stage 1, or else as in the paper.
     ///
     /// # Errors
     /// When it can't be used, or doesn't fit the image encoder or the language model.
-    pub fn foreign_bridge(&self, recipe: &Recipe, source: &str, device: Device) -> Result<Bridge, TrainError> {
-        let checkpoint = Checkpoint::open(&source::fetch(source)?, device)?;
+    pub fn foreign_bridge(&self, recipe: &Recipe, checkpoint: Checkpoint) -> Result<Bridge, TrainError> {
         let sizes = recipe.stage1.as_ref().map(|stage1| stage1.qformer.clone()).unwrap_or_default();
         let qformer = checkpoint.config().unwrap_or_else(|| qformer_config(&sizes, self.encoder.width()));
         let qformer = QFormerConfig { encoder_width: self.encoder.width(), ..qformer };
@@ -278,11 +280,8 @@ fn begin(
 ) -> Result<(Bridge, Option<Saved>), TrainError> {
     match beginning {
         Beginning::Stage1(path) => {
-            let bridge = match runtime.block_on(checkpoint::is_at(output, path))? {
-                true => runtime.block_on(setup.initial_bridge(recipe, output, path, device))?,
-                false => setup.foreign_bridge(recipe, path, device)?,
-            };
-            Ok((bridge, None))
+            let stage1 = checkpoint::find(runtime, output, path, device)?;
+            Ok((setup.initial_bridge(recipe, runtime, stage1, device)?, None))
         }
         Beginning::Checkpoint(path) => {
             let saved = runtime.block_on(checkpoint::open(output, path))?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use quern_corpus::Keyed;
-use quern_corpus::images::{self, CropRounding, RgbImage};
+use quern_corpus::images::{self, CropRounding, Evaluation, Geometry, RgbImage};
 use quern_models::precision::kind_of;
 use quern_models::preprocessor::{PreprocessorConfig, Resize};
 use quern_models::vit::FrozenVit;
@@ -56,21 +56,20 @@ impl ImageTransform {
         if self.is_constant() {
             return self.evaluate(image, out);
         }
-        let side = self.config.output_size().0;
-        self.normalise(&images::train_crop(image, side, &self.augment, draws), out);
+        let cropped = images::train_crop(image, self.config.output_size().0, &self.augment, draws);
+        images::normalise_into(&cropped, self.config.mean, self.config.std, out);
     }
 
     /// The evaluation transform.
     pub fn evaluate(&self, image: &RgbImage, out: &mut [f32]) {
-        let prepared = match self.config.resize {
-            Resize::ShortestSide { size, crop } => images::clip_eval(image, size, crop, CropRounding::HuggingFace),
-            Resize::Squash { width, height } => images::blip_eval(image, width, height),
+        let geometry = match self.config.resize {
+            Resize::ShortestSide { size, crop } => {
+                Geometry::ShortestSide { size, crop, rounding: CropRounding::HuggingFace }
+            }
+            Resize::Squash { width, height } => Geometry::Squash { width, height },
         };
-        self.normalise(&prepared, out);
-    }
-
-    fn normalise(&self, image: &RgbImage, out: &mut [f32]) {
-        images::normalise_into(image, self.config.mean, self.config.std, out);
+        let PreprocessorConfig { mean, std, .. } = self.config;
+        out.copy_from_slice(&Evaluation { geometry, mean, std }.apply(image).1);
     }
 }
 

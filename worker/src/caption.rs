@@ -25,8 +25,8 @@ pub struct CaptionArguments {
     /// Image files: JPEG, PNG or WebP.
     #[arg(value_name = "IMAGE", required_unless_present = "dataset", conflicts_with = "dataset")]
     images: Vec<PathBuf>,
-    /// A checkpoint's folder or URL, by itself or below the recipe's output. Stage 2's answers through its language
-    /// model, stage 1's writes captions.
+    /// A checkpoint's folder or URL, by itself or below the recipe's output, LAVIS' .pth, or a Hugging Face folder. Stage
+    /// 2's answers through its language model, stage 1's writes captions.
     #[arg(long)]
     checkpoint: String,
     /// The recipe that it was trained by; default: as the manifest of its output states it.

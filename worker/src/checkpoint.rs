@@ -31,11 +31,11 @@ pub fn locate(named: &str, file: Option<&Path>) -> Result<Located, String> {
     Ok(Located { recipe, checkpoint })
 }
 
-/// A folder that is found from here as one that is found from anywhere; all else as it is.
+/// A folder or file that is found from here as one that is found from anywhere; all else as it is.
 pub fn place(named: &str) -> String {
     match Path::new(named).canonicalize() {
-        Ok(here) if here.is_dir() => here.display().to_string(),
-        _ => named.to_owned(),
+        Ok(here) => here.display().to_string(),
+        Err(_) => named.to_owned(),
     }
 }
 

@@ -49,7 +49,8 @@ struct Subject {
 pub struct RetrievalArguments {
     #[command(flatten)]
     subject: Subject,
-    /// A checkpoint's folder, by itself or below the recipe's output; none: the untrained model.
+    /// A checkpoint's folder or URL, by itself or below the recipe's output, LAVIS' .pth, or a Hugging Face folder; none:
+    /// the untrained model.
     #[arg(long)]
     checkpoint: Option<String>,
     /// Each query's candidates that ITM judges; 0: ITC alone.
@@ -62,7 +63,8 @@ pub struct RetrievalArguments {
 pub struct CaptionArguments {
     #[command(flatten)]
     subject: Subject,
-    /// A checkpoint's folder, by itself or below the recipe's output: stage 2's, or stage 1's with its own decoder.
+    /// A checkpoint's folder or URL, by itself or below the recipe's output, LAVIS' .pth, or a Hugging Face folder: stage
+    /// 2's, or stage 1's with its own decoder.
     #[arg(long, required_unless_present = "before_stage2")]
     checkpoint: Option<String>,
     /// Instead: this checkpoint of stage 1 with the projection that stage 2 begins with, untrained.
@@ -119,12 +121,16 @@ fn print<R: Serialize>(subject: &Subject, report: &R, for_people: fn(&R)) -> Res
     Ok(())
 }
 
-fn trained(step: Option<u64>) -> String {
-    step.map_or("untrained".to_owned(), |step| format!("{step} steps"))
+fn weights(checkpoint: Option<&str>, step: Option<u64>) -> String {
+    match (checkpoint, step) {
+        (None, _) => "untrained".to_owned(),
+        (Some(checkpoint), None) => checkpoint.to_owned(),
+        (Some(_), Some(step)) => format!("{step} steps"),
+    }
 }
 
 fn print_retrieval(report: &RetrievalReport) {
-    println!("{} images, {} texts, {}", report.n, report.texts, trained(report.step));
+    println!("{} images, {} texts, {}", report.n, report.texts, weights(report.checkpoint.as_deref(), report.step));
     println!("ITC");
     print_direction("image_to_text", &report.image_to_text);
     print_direction("text_to_image", &report.text_to_image);
@@ -136,7 +142,7 @@ fn print_retrieval(report: &RetrievalReport) {
 }
 
 fn print_captions(report: &CaptionReport) {
-    println!("{} images, {}", report.n, trained(report.step));
+    println!("{} images, {}", report.n, weights(report.checkpoint.as_deref(), report.step));
     let Estimate { value, standard_error } = report.cider;
     println!("  CIDEr  {:6.1} ± {:.1}", 100.0 * value, 100.0 * standard_error);
     println!("  Bleu_4 {:6.1}", 100.0 * report.bleu_4);

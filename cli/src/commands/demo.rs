@@ -1,8 +1,10 @@
 //! `quern demo`: the whole job on a corpus whose truth is known, and whether it was worth it.
 //!
-//! `workspace` keeps the demo's folder, `truth` counts correct captions, `retrieval` evaluates checkpoints, `summary`
-//! is the closing table.
+//! `workspace` keeps the demo's folder, `truth` counts correct captions, `retrieval` and `language` evaluate the
+//! checkpoints of stages 1 and 2 through quern-worker (`evaluation`), `summary` is the closing table.
 
+mod evaluation;
+mod language;
 mod retrieval;
 mod summary;
 mod truth;
@@ -11,6 +13,7 @@ mod workspace;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use quern_corpus::toy::questions::Topics;
 use quern_corpus::toy::{SynthOptions, seeds};
 use quern_recipes::Recipe;
 
@@ -18,6 +21,7 @@ use crate::commands::{capfilt, corpus};
 use crate::launch::{Ended, Launch, launch, ranks};
 use crate::outcome::{Done, Failure};
 
+use language::{HeldOut, Language};
 use retrieval::Retrieval;
 use summary::{Summary, Training};
 use truth::Truth;
@@ -38,10 +42,10 @@ pub struct Arguments {
     /// Held-out scenes for the evaluation.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(10..))]
     held_out: u64,
-    /// Training steps [default: the recipe's].
+    /// Training steps of each stage, at most [default: the recipes'].
     #[arg(long)]
     steps: Option<u64>,
-    /// Folder that holds demo.yaml and demo-raw.yaml.
+    /// Folder that holds demo.yaml, demo-raw.yaml and demo-t5.yaml.
     #[arg(long, default_value = "recipes", value_name = "FOLDER")]
     recipes: PathBuf,
     /// Delete an earlier demo in the folder and begin anew.
@@ -49,16 +53,16 @@ pub struct Arguments {
     fresh: bool,
 }
 
-/// Performs the demo's five steps.
+/// Performs the demo's seven steps.
 pub async fn demo(arguments: Arguments) -> Result<Done, Failure> {
-    let kept = recipe(&arguments.recipes.join("demo.yaml"), arguments.steps)?;
-    let raw = recipe(&arguments.recipes.join("demo-raw.yaml"), arguments.steps)?;
+    let read = |file: &str| recipe(&arguments.recipes.join(file), arguments.steps);
+    let (kept, raw, t5) = (read("demo.yaml")?, read("demo-raw.yaml")?, read("demo-t5.yaml")?);
     let settings = Settings {
         version: env!("CARGO_PKG_VERSION").into(),
         rows: arguments.rows,
         junk: arguments.junk,
         held_out: arguments.held_out,
-        recipes: [kept.hash(), raw.hash()],
+        recipes: [kept.hash(), raw.hash(), t5.hash()],
     };
     let workspace = Workspace::open(&arguments.out, &settings, arguments.fresh)?;
     let (kept, raw) = (workspace.place(kept, "kept")?, workspace.place(raw, "raw")?);
@@ -69,27 +73,45 @@ pub async fn demo(arguments: Arguments) -> Result<Done, Failure> {
     write_corpora(&workspace, &settings).await?;
     clock.add("corpora", started.elapsed());
 
-    heading(2, "CapFilt over it, then stage 1 on what was kept");
+    heading(2, "CapFilt over it, then stages 1 and 2 on what was kept, towards an OPT");
     let kept_run = run(&workspace, &kept, "kept").await?;
     clock.add("CapFilt", kept_run.in_phase("capfilt"));
     clock.add("stage 1, kept captions", kept_run.in_phase("stage1"));
+    clock.add("stage 2, OPT", kept_run.in_phase("stage2"));
 
-    heading(3, "the same stage 1 on the web captions as they are");
+    heading(3, "stage 2 again, towards a T5");
+    let stage1 = checkpoint(&kept_run, 0)?;
+    let t5 = workspace.place(begin_with(t5, &kept, stage1), "t5")?;
+    let t5_run = run(&workspace, &t5, "t5").await?;
+    clock.add("stage 2, T5", t5_run.in_phase("stage2"));
+
+    heading(4, "stage 1 on the web captions as they are");
     let raw_run = run(&workspace, &raw, "raw").await?;
     clock.add("stage 1, raw captions", raw_run.in_phase("stage1"));
 
-    heading(4, "retrieval on the held-out scenes");
+    heading(5, "retrieval on the held-out scenes");
     let started = Instant::now();
     let held_out = workspace.held_out();
-    let checkpoint = |run: &Ended| run.last.stages.first().map(|stage1| stage1.checkpoint.clone());
+    let (kept_file, raw_file, t5_file) =
+        (workspace.recipe_file("kept"), workspace.recipe_file("raw"), workspace.recipe_file("t5"));
     let (kept_recall, raw_recall, untrained) = (
-        Retrieval::measure(&workspace.recipe_file("kept"), checkpoint(&kept_run), &held_out).await?,
-        Retrieval::measure(&workspace.recipe_file("raw"), checkpoint(&raw_run), &held_out).await?,
-        Retrieval::measure(&workspace.recipe_file("kept"), None, &held_out).await?,
+        Retrieval::measure(&kept_file, Some(stage1), &held_out).await?,
+        Retrieval::measure(&raw_file, Some(checkpoint(&raw_run, 0)?), &held_out).await?,
+        Retrieval::measure(&kept_file, None, &held_out).await?,
     );
-    clock.add("evaluation", started.elapsed());
+    clock.add("retrieval", started.elapsed());
 
-    heading(5, "the report");
+    heading(6, "captions and answers on the held-out scenes");
+    let started = Instant::now();
+    let scenes = HeldOut::read(&held_out).await?;
+    let begun = format!("{}/{stage1}", kept.output);
+    let language = vec![
+        Language::measure("OPT", &kept_file, &begun, checkpoint(&kept_run, 1)?, &kept_run.last, &scenes).await?,
+        Language::measure("T5", &t5_file, &begun, checkpoint(&t5_run, 0)?, &t5_run.last, &scenes).await?,
+    ];
+    clock.add("captions and answers", started.elapsed());
+
+    heading(7, "the report");
     let started = Instant::now();
     let truth = Truth::read(&kept).await?;
     let captions = truth.count(&kept).await?;
@@ -103,10 +125,12 @@ pub async fn demo(arguments: Arguments) -> Result<Done, Failure> {
         kept: kept_recall,
         raw: raw_recall,
         untrained,
+        language,
         seconds: clock.stages,
         outputs: vec![
             ("web corpus".into(), workspace.corpus()),
             ("kept captions, checkpoints".into(), kept.output.clone()),
+            ("stage 2 towards a T5".into(), t5.output.clone()),
             ("raw yardstick".into(), raw.output.clone()),
             ("report".into(), report),
             ("these numbers".into(), workspace.summary_file().display().to_string()),
@@ -115,6 +139,23 @@ pub async fn demo(arguments: Arguments) -> Result<Done, Failure> {
     workspace.keep_summary(&summary)?;
     print!("{}", summary.table());
     Ok(if quarantined > 0 { Done::WithQuarantinedShards } else { Done::Completely })
+}
+
+/// The last checkpoint of a run's stage, as a path below the run's output.
+fn checkpoint(run: &Ended, stage: usize) -> Result<&str, Failure> {
+    let stage = run.last.stages.get(stage).filter(|stage| !stage.checkpoint.is_empty());
+    stage
+        .map(|stage| stage.checkpoint.as_str())
+        .ok_or_else(|| Failure::failed("the run is over, but it has accepted no checkpoint"))
+}
+
+/// A stage 2 that begins with another run's stage 1, on that run's captions.
+fn begin_with(mut recipe: Recipe, run: &Recipe, stage1: &str) -> Recipe {
+    recipe.captions = Some(run.output.clone());
+    if let Some(stage2) = &mut recipe.stage2 {
+        stage2.qformer = Some(format!("{}/{stage1}", run.output));
+    }
+    recipe
 }
 
 async fn write_corpora(workspace: &Workspace, settings: &Settings) -> Result<(), Failure> {
@@ -135,6 +176,7 @@ async fn write_corpora(workspace: &Workspace, settings: &Settings) -> Result<(),
         seed: seeds::HELD_OUT,
         out: workspace.held_out(),
         distinct_captions: true,
+        questions: Some(Topics::ShapesAndColours),
         ..SynthOptions::default()
     };
     corpus::write("web corpus", web).await?;
@@ -142,12 +184,15 @@ async fn write_corpora(workspace: &Workspace, settings: &Settings) -> Result<(),
     workspace.mark_corpora()
 }
 
-/// The recipe in `file`, trained for `steps` if they are given.
+/// The recipe in `file`, with at most `steps` steps in each stage if they are given.
 fn recipe(file: &Path, steps: Option<u64>) -> Result<Recipe, Failure> {
     let mut recipe = Recipe::read(file)?;
-    if let (Some(steps), Some(stage1)) = (steps, &mut recipe.stage1) {
-        stage1.steps = steps;
-        stage1.optimiser.warmup_steps = stage1.optimiser.warmup_steps.min(steps / 10);
+    let Some(most) = steps else { return Ok(recipe) };
+    let stage1 = recipe.stage1.as_mut().map(|stage1| (&mut stage1.steps, &mut stage1.optimiser));
+    let stage2 = recipe.stage2.as_mut().map(|stage2| (&mut stage2.steps, &mut stage2.optimiser));
+    for (steps, optimiser) in stage1.into_iter().chain(stage2) {
+        *steps = most.min(*steps);
+        optimiser.warmup_steps = optimiser.warmup_steps.min(*steps / 10);
     }
     Ok(recipe)
 }
@@ -169,7 +214,7 @@ async fn run(workspace: &Workspace, recipe: &Recipe, name: &str) -> Result<Ended
 }
 
 fn heading(number: u32, text: &str) {
-    eprintln!("\n{number}/5  {text}");
+    eprintln!("\n{number}/7  {text}");
 }
 
 /// How long each stage took.

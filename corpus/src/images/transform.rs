@@ -71,7 +71,7 @@ impl Evaluation {
 ///
 /// # Panics
 /// If `size` or `crop` is 0, or the image has no pixels.
-pub fn clip_eval(image: &RgbImage, size: u32, crop: u32, rounding: CropRounding) -> RgbImage {
+fn clip_eval(image: &RgbImage, size: u32, crop: u32, rounding: CropRounding) -> RgbImage {
     let (width, height) = shortest_side(image.width, image.height, size);
     let (left, top) = (crop_offset(width, crop, rounding), crop_offset(height, crop, rounding));
     let visible = |offset: i64, whole: u32| {
@@ -89,7 +89,7 @@ pub fn clip_eval(image: &RgbImage, size: u32, crop: u32, rounding: CropRounding)
 ///
 /// # Panics
 /// If a side is 0, of the image or of the result.
-pub fn blip_eval(image: &RgbImage, width: u32, height: u32) -> RgbImage {
+fn blip_eval(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     resize_bicubic(image, width, height)
 }
 

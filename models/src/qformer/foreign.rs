@@ -229,12 +229,18 @@ impl Checkpoint {
         model_type.is_some_and(|model_type| model_type != BLIP2 && model_type != BLIP2_QFORMER)
     }
 
+    /// Whether it is of stage 2: it holds a projection to a language model.
+    pub fn is_of_stage2(&self) -> bool {
+        self.weights.names().any(names::is_projection)
+    }
+
     /// The Q-Former's sizes, as far as a Hugging Face folder states them; LAVIS' checkpoints state none.
     pub fn config(&self) -> Option<QFormerConfig> {
         let folder = self.folder.as_ref()?;
         let queries = folder.num_query_tokens.or_else(|| Some(self.weights.shape("query_tokens")?[1]))?;
         Some(folder.sizes(queries))
     }
+
     /// The stage-1 model of these sizes, from all of the checkpoint's tensors.
     ///
     /// # Errors

@@ -83,4 +83,11 @@ fn another_language_model(earlier: &Run) {
     assert!(!run.output().join("data").exists(), "nothing is captioned anew");
     let projects_to = |run: &Run, name: &str| weights(run).windows(name.len()).any(|bytes| bytes == name.as_bytes());
     assert!(projects_to(&run, "t5_proj.weight") && projects_to(earlier, "opt_proj.weight"), "another projection");
+
+    // The output states the recipe, so that the checkpoint is enough.
+    let checkpoint = run.output().join(LAST).display().to_string();
+    let images = corpus().display().to_string();
+    let arguments = ["caption", "--checkpoint", &checkpoint, "--dataset", &images, "--limit", "1", "--device", "cpu"];
+    let ended = quern(&arguments).output().expect("quern starts");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
 }

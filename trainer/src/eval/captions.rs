@@ -31,7 +31,9 @@ pub struct CaptionOptions {
 pub struct CaptionReport {
     /// Images.
     pub n: usize,
-    /// Steps that the model was trained; none for an untrained one.
+    /// Whose weights these are, as they were named; none for an untrained model.
+    pub checkpoint: Option<String>,
+    /// Steps that quern trained them.
     pub step: Option<u64>,
     /// The mean over images, from 0 to 10 (papers print a hundred times this); its standard error is over images, the
     /// document frequencies taken as given.
@@ -94,10 +96,19 @@ pub fn captions(
             (batch.iter().zip(&images)).map(|(one, image)| Subject { image, prompt, key: one.id.key() }).collect();
         written.extend(captioner.caption(&subjects, &options.generation, options.seed)?);
     }
-    Ok(report(captioner.step, held_out, written))
+    let trained = match weights {
+        Weights::Trained(checkpoint) => Some(checkpoint.to_owned()),
+        Weights::BeforeStage2(_) => None,
+    };
+    Ok(report(trained, captioner.step, held_out, written))
 }
 
-fn report(step: Option<u64>, held_out: Vec<HeldOut>, written: Vec<String>) -> CaptionReport {
+fn report(
+    checkpoint: Option<String>,
+    step: Option<u64>,
+    held_out: Vec<HeldOut>,
+    written: Vec<String>,
+) -> CaptionReport {
     let judged: Vec<Judged> = (held_out.iter().zip(&written))
         .map(|(one, caption)| Judged {
             hypothesis: tokenise(caption),
@@ -115,5 +126,6 @@ fn report(step: Option<u64>, held_out: Vec<HeldOut>, written: Vec<String>) -> Ca
             cider,
         })
         .collect();
-    CaptionReport { n: judged.len(), step, cider: Estimate::mean(&scores), bleu_1, bleu_2, bleu_3, bleu_4, captions }
+    let cider = Estimate::mean(&scores);
+    CaptionReport { n: judged.len(), checkpoint, step, cider, bleu_1, bleu_2, bleu_3, bleu_4, captions }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quern_corpus::images::decode;
 use quern_corpus::store;
+use quern_models::qformer::foreign::Absent;
 use quern_models::qformer::{Dropout, Outputs, QFormer};
 use quern_recipes::Recipe;
 use serde::Serialize;
@@ -14,7 +15,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::estimate::Estimate;
 use super::held_out::{self, HeldOut};
-use crate::checkpoint;
+use crate::checkpoint::{self, Found};
 use crate::error::TrainError;
 use crate::objectives::contrastive::pairwise;
 use crate::setup::Setup;
@@ -49,7 +50,9 @@ pub struct RetrievalReport {
     pub n: usize,
     /// Texts; an image may have several, and is found by any of them.
     pub texts: usize,
-    /// Steps that the model was trained; none for an untrained one.
+    /// Whose weights these are, as they were named; none for an untrained model.
+    pub checkpoint: Option<String>,
+    /// Steps that quern trained them.
     pub step: Option<u64>,
     /// Images as queries, by ITC alone.
     pub image_to_text: Direction,
@@ -114,8 +117,8 @@ impl Direction {
     }
 }
 
-/// Evaluates the model of `checkpoint` (a path below the recipe's output, or a location of its own; `None`: the
-/// untrained model of the recipe) on the parquet at `path`.
+/// Evaluates the model of `checkpoint` (a path below the recipe's output, or a location of its own, quern's or others';
+/// `None`: the untrained model of the recipe) on the parquet at `path`.
 ///
 /// Captions are in its list column `captions` or, without one, in the caption column of the recipe's first data set;
 /// rows of the same key are one image. Rows without image or caption are left out.
@@ -136,8 +139,11 @@ pub fn retrieval(
         None => (setup.initial_model(recipe, device)?, None),
         Some(checkpoint) => {
             let output = store::open(&recipe.output)?;
-            let saved = runtime.block_on(checkpoint::open(&output, checkpoint))?;
-            (runtime.block_on(saved.qformer(device))?, Some(saved.state.step))
+            match checkpoint::find(&runtime, &output, checkpoint, device)? {
+                Found::Own(saved) => (runtime.block_on(saved.qformer(device))?, Some(saved.state.step)),
+                // Neither ITC nor ITM reads what Hugging Face's folders lack.
+                Found::Foreign(foreign) => (setup.foreign_model(*foreign, Absent::Untrained)?, None),
+            }
         }
     };
     if model.config.encoder_width != setup.config.encoder_width || model.config.vocab_size != setup.config.vocab_size {
@@ -157,6 +163,7 @@ pub fn retrieval(
         Ok(RetrievalReport {
             n: held_out.len(),
             texts: owners.len(),
+            checkpoint: checkpoint.map(str::to_owned),
             step,
             image_to_text: direction(by_image.iter().cloned(), |image, text| owners[text] == image),
             text_to_image: direction(by_text.iter().cloned(), |text, image| owners[text] == image),

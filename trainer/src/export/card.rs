@@ -43,7 +43,9 @@ impl Card<'_> {
             numbers("", metrics).into_iter().for_each(|(name, value)| line(format!("| {name} | {value} |")));
             line(String::new());
         }
-        let resolved = self.manifest.as_ref().map(|manifest| &manifest.recipe);
+        // Captions of an earlier run have the manifest of that run's recipe.
+        let same = self.manifest.as_ref().filter(|manifest| manifest.recipe_hash == self.saved.state.recipe_hash);
+        let resolved = same.map(|manifest| &manifest.recipe);
         let own = serde_json::to_value(self.recipe).expect("a recipe holds only what JSON can state");
         line(format!(
             "## Recipe\n\nHash `{recipe_hash}`.\n\n```json\n{:#}\n```",

@@ -6,11 +6,12 @@ use quern_models::generate::{GenerationOptions, Strategy};
 use quern_recipes::{ImageLimits, Recipe};
 use quern_trainer::captioner::{Captioner, Subject, Weights};
 use quern_trainer::eval::captions::{CaptionOptions, CaptionReport, captions};
+use quern_trainer::eval::retrieval::{RetrievalOptions, retrieval};
 use quern_trainer::stage2::Beginning;
 use tch::Device;
 
 use crate::milled::Milled;
-use crate::stage2::{after_stage1, train, with_stage2};
+use crate::stage2::{after_stage1, to_lavis, train, with_stage2};
 
 const SAMPLE: Strategy = Strategy::Nucleus { top_p: 0.95, top_k: None, temperature: 1.5 };
 
@@ -45,6 +46,25 @@ fn either_stage_writes_and_is_measured() {
         assert_ne!(texts(&written), texts(&before), "{language_model} learnt nothing");
         assert_ne!(texts(&written), texts(&stage1), "both stages speak through the same decoder");
     }
+}
+
+#[test]
+fn a_checkpoint_that_went_to_lavis_and_back_says_and_finds_the_same() {
+    let (milled, stage1) = after_stage1();
+    let recipe = with_stage2(&milled, "opt");
+    let stage2 = train(&recipe, 1, Beginning::Stage1(&stage1)).checkpoint.expect("a checkpoint");
+    let exports = tempfile::tempdir().expect("a folder");
+    let (lavis1, lavis2) = (to_lavis(&recipe, &stage1, exports.path()), to_lavis(&recipe, &stage2, exports.path()));
+    for (checkpoint, foreign) in [(&stage1, &lavis1), (&stage2, &lavis2)] {
+        let own = evaluate(&milled, &recipe, Weights::Trained(checkpoint));
+        let back = evaluate(&milled, &recipe, Weights::Trained(foreign));
+        assert_eq!(own.captions, back.captions);
+        assert_eq!((back.checkpoint.as_deref(), back.step), (Some(foreign.as_str()), None));
+    }
+    let options = RetrievalOptions { limit: Some(12), rerank: 4 };
+    let find = |checkpoint: &str| retrieval(Some(checkpoint), &recipe, milled.corpus(), options, Device::Cpu);
+    let (own, back) = (find(&stage1).expect("a report"), find(&lavis1).expect("a report"));
+    assert_eq!((own.image_to_text, own.reranked), (back.image_to_text, back.reranked));
 }
 
 /// The first images of the corpus.

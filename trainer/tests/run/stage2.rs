@@ -1,10 +1,14 @@
 //! Stage 2 after a stage 1.
 
+use std::path::Path;
+
 use quern_collective::Solo;
 use quern_corpus::store;
+use quern_models::export::LavisFile;
 use quern_models::qformer::{QFormer, QFormerConfig};
 use quern_recipes::{Augment, Optimiser, Precision, Recipe, Stage2};
 use quern_trainer::checkpoint::{self, Identity, Trained};
+use quern_trainer::export::{Form, Request, export};
 use quern_trainer::optimiser::AdamWOptions;
 use quern_trainer::stage1::Stage1;
 use quern_trainer::stage2::{Beginning, run};
@@ -34,6 +38,15 @@ pub fn with_stage2(milled: &Milled, language_model: &str) -> Recipe {
 /// Stage 2 of `recipe` on `ranks` ranks.
 pub fn train(recipe: &Recipe, ranks: usize, beginning: Beginning) -> Watch {
     on_ranks(ranks, &|collective, watch| run(recipe, collective, beginning, Device::Cpu, watch))
+}
+
+/// LAVIS' file of a checkpoint, in `folder`.
+pub fn to_lavis(recipe: &Recipe, checkpoint: &str, folder: &Path) -> String {
+    let out = folder.join(checkpoint.replace('/', "-"));
+    let (recipe, form) = (Some(recipe.clone()), Form::Lavis(LavisFile::Pickle));
+    let request = Request { checkpoint, recipe, out: &out, form, max_shard_bytes: u64::MAX, metrics: None };
+    export(request).expect("an export");
+    out.join("model.pth").display().to_string()
 }
 
 fn refusal(recipe: &Recipe, beginning: Beginning) -> String {
@@ -66,6 +79,18 @@ fn real_files_train_alike_on_one_and_two_ranks_and_from_a_checkpoint_on() {
         let resumed = train(&recipe, 1, Beginning::Checkpoint("stage2/step-000005"));
         assert_close(&alone.losses[5..], &resumed.losses);
     }
+}
+
+#[test]
+fn stage_2_begins_with_what_lavis_trained() {
+    let (milled, stage1) = after_stage1();
+    let recipe = with_stage2(&milled, "opt");
+    let exports = tempfile::tempdir().expect("a folder");
+    let lavis = to_lavis(&recipe, &stage1, exports.path());
+    let own = train(&recipe, 1, Beginning::Stage1(&stage1));
+    assert_eq!(train(&recipe, 1, Beginning::Stage1(&lavis)).losses, own.losses);
+    let nowhere = refusal(&recipe, Beginning::Stage1("stage1/step-000099"));
+    assert!(nowhere.contains("stage1/step-000099") && nowhere.contains("nor below"), "{nowhere}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quern_capfilt::{PartRow, RowOutcome, Source, Stage, select};
 use quern_capfilt_engine::{Ranker, pass_rows};
-use quern_corpus::images::{self, CropRounding};
+use quern_corpus::images::{self, CropRounding, Evaluation, Geometry};
 use quern_corpus::toy::{Scene, is_correct, seeds};
 use quern_models::clip::cosine;
 use quern_models::preprocessor::Resize;
@@ -56,9 +56,9 @@ fn a_score_is_the_cosine_of_image_and_caption() {
     let Resize::ShortestSide { size, crop } = preprocessor.resize else { panic!("{preprocessor:?}") };
     for row in &found[..3] {
         let image = images::decode(&jpeg(row.id.row), &LIMITS).unwrap();
-        let image = images::clip_eval(&image, size, crop, CropRounding::HuggingFace);
-        let mut pixels = vec![0.0; image.pixels.len()];
-        images::normalise_into(&image, preprocessor.mean, preprocessor.std, &mut pixels);
+        let geometry = Geometry::ShortestSide { size, crop, rounding: CropRounding::HuggingFace };
+        let (mean, std) = (preprocessor.mean, preprocessor.std);
+        let (_, pixels) = Evaluation { geometry, mean, std }.apply(&image);
         let side = i64::from(crop);
         let image = clip.image_embeds(&Tensor::from_slice(&pixels).view([1, 3, side, side]));
         for candidate in candidates(row) {

@@ -1,12 +1,10 @@
 //! Retrieval on held-out scenes, as `quern-worker eval retrieval` measures it.
 
 use std::path::Path;
-use std::process::Stdio;
 
 use serde::{Deserialize, Serialize};
-use tokio::process::Command;
 
-use crate::companion;
+use super::evaluation::{Estimate, evaluate, only};
 use crate::outcome::Failure;
 
 /// What `quern-worker eval retrieval --json` prints.
@@ -38,32 +36,15 @@ pub struct Direction {
     pub ranks: Vec<u32>,
 }
 
-/// A mean with its standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
-    /// The mean.
-    pub value: f64,
-    /// Its standard error.
-    pub standard_error: f64,
-}
-
 impl Retrieval {
     /// Evaluates a checkpoint of the recipe in `recipe`, or its untrained model.
-    pub async fn measure(recipe: &Path, checkpoint: Option<String>, held_out: &str) -> Result<Self, Failure> {
-        let mut command = Command::new(companion::path()?);
-        command.args(["eval", "retrieval", "--json", "--rerank", "0", "--device", "cpu", "--dataset", held_out]);
-        command.arg("--recipe").arg(recipe);
+    pub async fn measure(recipe: &Path, checkpoint: Option<&str>, held_out: &str) -> Result<Self, Failure> {
+        let recipe = recipe.display().to_string();
+        let mut arguments = vec!["eval", "retrieval", "--rerank", "0", "--recipe", &recipe, "--dataset", held_out];
         if let Some(checkpoint) = checkpoint {
-            command.args(["--checkpoint", &checkpoint]);
+            arguments.extend(["--checkpoint", checkpoint]);
         }
-        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
-        let output = output.map_err(|error| Failure::failed(format!("quern-worker does not start: {error}")))?;
-        if !output.status.success() {
-            let errors = String::from_utf8_lossy(&output.stderr);
-            return Err(Failure::failed(format!("the evaluation ended with {}: {}", output.status, errors.trim())));
-        }
-        serde_json::from_slice(&output.stdout)
-            .map_err(|error| Failure::failed(format!("quern-worker's report can't be read: {error}")))
+        only(evaluate(arguments).await?)
     }
 }
 

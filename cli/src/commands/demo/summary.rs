@@ -5,8 +5,10 @@ use std::fmt::Write;
 use quern_proto::StatusReply;
 use serde::Serialize;
 
-use super::retrieval::{Direction, Estimate, Retrieval, paired_gain};
-use super::truth::{Captions, Count};
+use super::evaluation::Estimate;
+use super::language::Language;
+use super::retrieval::{Direction, Retrieval, paired_gain};
+use super::truth::Captions;
 
 /// All that the demo found out.
 #[derive(Debug, Serialize)]
@@ -21,6 +23,8 @@ pub struct Summary {
     pub raw: Retrieval,
     /// … before any training.
     pub untrained: Retrieval,
+    /// Captions and answers after stage 2, one per language model.
+    pub language: Vec<Language>,
     /// Stage and seconds.
     pub seconds: Vec<(String, f64)>,
     /// What and where.
@@ -60,7 +64,7 @@ impl Summary {
             ("kept by CapFilt", &self.captions.kept),
             ("the first kept", &self.captions.first),
         ] {
-            writeln!(text, "  {label:<26} {}   {} of {}", share(count), count.correct, count.captions)?;
+            writeln!(text, "  {label:<26} {}   {} of {}", percent(&count.share()), count.correct, count.captions)?;
         }
 
         writeln!(text, "\nLosses at the last step           itc     itg     itm")?;
@@ -85,6 +89,8 @@ impl Summary {
             writeln!(text, "  {label:<26} {:>12}   {:.1} standard errors", percent(&gain), sigmas(&gain))?;
         }
 
+        self.write_language(text)?;
+
         writeln!(text, "\nTime in this call (what an earlier one did takes none)")?;
         for (stage, seconds) in &self.seconds {
             writeln!(text, "  {stage:<26} {seconds:>10.1} s")?;
@@ -99,6 +105,43 @@ impl Summary {
         Ok(())
     }
 
+    /// What stage 2 taught the language models to say of the held-out scenes.
+    fn write_language(&self, text: &mut String) -> std::fmt::Result {
+        writeln!(text, "\nStage 2: captions of {} held-out scenes", self.kept.n)?;
+        writeln!(text, "  {:<26} {:>12} {:>14} {:>12}", "", "correct, %", "CIDEr", "last loss")?;
+        for Language { name, step, lm, trained, untrained, .. } in &self.language {
+            for (label, captions, loss) in [
+                (format!("{name}, step {step}"), trained, format!("{lm:.3}")),
+                (format!("{name}, untrained"), untrained, String::new()),
+            ] {
+                let (correct, cider) = (percent(&captions.correct.share()), percent(&captions.cider));
+                writeln!(text, "{}", format!("  {label:<26} {correct:>12} {cider:>14} {loss:>12}").trim_end())?;
+            }
+        }
+        writeln!(text, "\nStage 2: answers to questions about them")?;
+        writeln!(text, "  {:<26} {:>12} {:>14} {:>12}", "", "right, %", "", "guessing, %")?;
+        for Language { name, answers, .. } in &self.language {
+            for answers in answers {
+                let label = format!("{name}, {}", answers.about);
+                let (right, count) = (
+                    percent(&answers.right.share()),
+                    format!("{} of {}", answers.right.correct, answers.right.captions),
+                );
+                writeln!(text, "  {label:<26} {right:>12} {count:>14} {:>12.1}", 100.0 * answers.guessing)?;
+            }
+        }
+        for language in &self.language {
+            writeln!(text, "\nWhat {} says of some of them", language.name)?;
+            for said in language.examples() {
+                let verdict = if said.correct { "correct" } else { "wrong" };
+                writeln!(text, "  {}", said.row)?;
+                writeln!(text, "    {} ({verdict})", said.caption)?;
+                writeln!(text, "    {} {} (truth: {})", said.prompt, said.answer, said.truth)?;
+            }
+        }
+        Ok(())
+    }
+
     fn gains(&self) -> [(&'static str, Estimate); 3] {
         let ([kept_i, kept_t], [raw_i, raw_t]) =
             ([&self.kept.image_to_text, &self.kept.text_to_image], [&self.raw.image_to_text, &self.raw.text_to_image]);
@@ -108,10 +151,6 @@ impl Summary {
             ("both ways", paired_gain(&[kept_i, kept_t], &[raw_i, raw_t])),
         ]
     }
-}
-
-fn share(count: &Count) -> String {
-    percent(&Estimate { value: count.share(), standard_error: count.standard_error() })
 }
 
 fn percent(estimate: &Estimate) -> String {

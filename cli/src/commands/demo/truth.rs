@@ -12,6 +12,7 @@ use quern_corpus::toy::{Scene, is_correct};
 use quern_recipes::{Columns, Dataset, Recipe};
 use serde::Serialize;
 
+use super::evaluation::Estimate;
 use crate::outcome::{Failure, chain};
 
 /// Captions, and how many of them are correct.
@@ -24,20 +25,17 @@ pub struct Count {
 }
 
 impl Count {
-    fn add(&mut self, correct: bool) {
+    /// One more caption.
+    pub fn add(&mut self, correct: bool) {
         self.captions += 1;
         self.correct += u64::from(correct);
     }
 
     /// Share of correct captions.
-    pub fn share(&self) -> f64 {
-        self.correct as f64 / self.captions.max(1) as f64
-    }
-
-    /// Standard error of the share.
-    pub fn standard_error(&self) -> f64 {
-        let share = self.share();
-        (share * (1.0 - share) / self.captions.max(1) as f64).sqrt()
+    pub fn share(&self) -> Estimate {
+        let captions = self.captions.max(1) as f64;
+        let value = self.correct as f64 / captions;
+        Estimate { value, standard_error: (value * (1.0 - value) / captions).sqrt() }
     }
 }
 
@@ -115,6 +113,7 @@ impl Truth {
     }
 }
 
-fn failed(error: &dyn std::error::Error) -> Failure {
+/// The work failed at reading.
+pub fn failed(error: &dyn std::error::Error) -> Failure {
     Failure::failed(chain(error))
 }

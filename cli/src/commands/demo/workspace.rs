@@ -26,8 +26,8 @@ pub struct Settings {
     pub junk: f64,
     /// Held-out scenes.
     pub held_out: u64,
-    /// Hashes of the recipes, with and without CapFilt.
-    pub recipes: [String; 2],
+    /// Hashes of the recipes: with CapFilt, without, towards a T5.
+    pub recipes: [String; 3],
 }
 
 /// The folder.
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        Settings { version: "0".into(), rows: 100, junk: 0.6, held_out: 10, recipes: ["a".into(), "b".into()] }
+        Settings { version: "0".into(), rows: 100, junk: 0.6, held_out: 10, recipes: ["a", "b", "c"].map(String::from) }
     }
 
     #[test]
