@@ -16,9 +16,11 @@ mod workers;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::commands::{capfilt, coordinator, corpus, demo, doctor, run, status, tensors, watch, worker};
+use crate::commands::{
+    capfilt, control, coordinator, corpus, demo, doctor, explain, run, status, tensors, watch, worker,
+};
 use crate::outcome::{Done, Failure};
 
 /// Mills raw web image-text pairs into clean captions and trains a Q-Former on them.
@@ -27,7 +29,7 @@ use crate::outcome::{Done, Failure};
     name = "quern",
     version,
     max_term_width = 110,
-    after_help = "Exit codes: 0 done, 1 failed, 2 bad input or usage, 3 done with quarantined shards."
+    after_help = "Exit codes: 0 done, 1 failed, 2 bad input or usage, 3 done with quarantined shards, 4 cancelled."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -47,6 +49,11 @@ enum Command {
     Export(tensors::Arguments),
     Status(status::Arguments),
     Watch(watch::Arguments),
+    Explain(explain::Arguments),
+    Pause(control::PauseArguments),
+    Resume(control::ResumeArguments),
+    Cancel(control::CancelArguments),
+    Drain(control::DrainArguments),
     /// Write corpora.
     #[command(subcommand)]
     Corpus(corpus::Command),
@@ -54,6 +61,11 @@ enum Command {
     #[command(subcommand)]
     Capfilt(capfilt::Command),
     Doctor(doctor::Arguments),
+    /// Print a shell's completions: `source <(quern completions bash)`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     Demo(demo::Arguments),
 }
 
@@ -83,8 +95,17 @@ async fn carry_out(command: Command) -> Result<Done, Failure> {
         Command::Export(arguments) => tensors::hand_over("export", arguments),
         Command::Status(arguments) => status::status(arguments).await,
         Command::Watch(arguments) => watch::watch(arguments).await,
+        Command::Explain(arguments) => explain::explain(arguments).await,
+        Command::Pause(arguments) => control::pause(arguments).await,
+        Command::Resume(arguments) => control::resume(arguments).await,
+        Command::Cancel(arguments) => control::cancel(arguments).await,
+        Command::Drain(arguments) => control::drain(arguments).await,
         Command::Corpus(command) => corpus::corpus(command).await,
         Command::Capfilt(command) => capfilt::capfilt(command).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "quern", &mut std::io::stdout());
+            Ok(Done::Completely)
+        }
         Command::Doctor(arguments) => doctor::doctor(arguments),
         Command::Demo(arguments) => demo::demo(arguments).await,
     }

@@ -18,6 +18,8 @@ pub enum Failure {
     Failed(String),
     /// The input or the command line is wrong; the same again can't succeed.
     BadInput(String),
+    /// An operator cancelled the run.
+    Cancelled(String),
     /// A signal asked for an end before the work was done.
     Stopped {
         /// The signal's number.
@@ -41,7 +43,10 @@ impl Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Failure::Failed(message) | Failure::BadInput(message) | Failure::Stopped { message, .. }) = self;
+        let (Failure::Failed(message)
+        | Failure::BadInput(message)
+        | Failure::Cancelled(message)
+        | Failure::Stopped { message, .. }) = self;
         f.write_str(message)
     }
 }
@@ -62,6 +67,7 @@ pub fn exit(ended: Result<Done, Failure>) -> ExitCode {
             match failure {
                 Failure::Failed(_) => ExitCode::from(1),
                 Failure::BadInput(_) => ExitCode::from(2),
+                Failure::Cancelled(_) => ExitCode::from(4),
                 Failure::Stopped { signal, .. } => ExitCode::from(u8::try_from(128 + signal).unwrap_or(1)),
             }
         }

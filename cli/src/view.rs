@@ -4,6 +4,21 @@ use std::fmt::Write;
 
 use quern_proto::{StageStatus, StatusReply, StepLosses};
 
+/// How a status is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The whole status as JSON, in the protocol's names.
+pub fn json(status: &StatusReply) -> serde_json::Value {
+    serde_json::to_value(status).expect("a status is plain data")
+}
+
 /// The whole status, several lines.
 pub fn page(status: &StatusReply) -> String {
     let mut page = String::new();
@@ -44,7 +59,7 @@ pub fn page(status: &StatusReply) -> String {
         let doing = Some(worker.doing.clone()).filter(|doing| !doing.is_empty());
         let silence = (worker.silent_ms > 5_000).then(|| format!("silent for {} s", worker.silent_ms / 1000));
         let said: Vec<String> = [Some(worker.state.clone()), doing, silence].into_iter().flatten().collect();
-        line("worker", format!("{} on {}: {}", worker.name, worker.device, said.join(", ")));
+        line("worker", format!("{} {} on {}: {}", worker.id, worker.name, worker.device, said.join(", ")));
     }
     for failure in &status.quarantined_shards {
         line("quarantine", format!("{} ({} rows): {}", failure.shard, failure.rows, failure.reason));
@@ -117,6 +132,7 @@ mod tests {
                 StageStatus { stage: "stage2".into(), steps: 4, ..StageStatus::default() },
             ],
             workers: vec![WorkerStatus {
+                id: "w3".into(),
                 name: "host-1".into(),
                 device: "cpu".into(),
                 state: "alive".into(),
@@ -144,7 +160,7 @@ mod tests {
             "stage 1      step 7 of 9, loss 3.500",
             "checkpoint   stage1/step-000005",
             "stage 2      step 0 of 4\n",
-            "host-1 on cpu: alive, stage 1, rank 0, silent for 9 s",
+            "w3 host-1 on cpu: alive, stage 1, rank 0, silent for 9 s",
             "toy-00001-000000000 (10 rows): bad_magic",
         ] {
             assert!(page.contains(expected), "`{expected}` is missing in\n{page}");

@@ -42,9 +42,11 @@ impl From<CallError> for Status {
 
 fn code_of(refusal: &Refusal) -> Code {
     match refusal {
-        Refusal::NotAMember(_) => Code::NotFound,
+        Refusal::NotAMember(_) | Refusal::NoSuchWorker(_) => Code::NotFound,
         Refusal::WrongSecret(_) => Code::Unauthenticated,
-        Refusal::Draining(_) | Refusal::StaleAttempt { .. } | Refusal::StaleWorld { .. } => Code::FailedPrecondition,
+        Refusal::Over { .. } | Refusal::Draining(_) | Refusal::StaleAttempt { .. } | Refusal::StaleWorld { .. } => {
+            Code::FailedPrecondition
+        }
         Refusal::NotRankZero(_) => Code::PermissionDenied,
         Refusal::UnknownShard(_) | Refusal::Malformed(_) => Code::InvalidArgument,
     }

@@ -84,7 +84,7 @@ pub struct Outcome {
 
 /// Whether a status is a run's last one.
 pub(crate) fn is_over(status: &StatusReply) -> bool {
-    matches!(status.phase.as_str(), "done" | "failed")
+    matches!(status.phase.as_str(), "done" | "failed" | "cancelled")
 }
 
 /// A coordinator at work. Dropping it stops it at once; [`Coordinator::shutdown`] lets calls finish first.
@@ -197,7 +197,7 @@ impl Coordinator {
         self.status.clone()
     }
 
-    /// Waits until the run is done or has failed.
+    /// Waits until the run is done, has failed or was cancelled.
     pub async fn finished(&self) -> Outcome {
         let mut status = self.status.clone();
         let last = match status.wait_for(is_over).await {

@@ -4,12 +4,12 @@ use std::pin::Pin;
 
 use futures::Stream;
 use quern_machine::{
-    Answer, Call, Caller, Checkpoint, Epoch, Event, Generation, Incarnation, Losses, PartSummary, Registration, Seat,
-    ShardId, ShardProgress, ShardToken, StepLosses, Work, WorkerId, WorldToken,
+    Answer, Call, Caller, Checkpoint, Control, Epoch, Event, Generation, Incarnation, Losses, PartSummary,
+    Registration, Seat, ShardId, ShardProgress, ShardToken, StepLosses, Work, WorkerId, WorldToken,
 };
 use quern_proto as wire;
 use quern_proto::coordinator_server::Coordinator;
-use quern_proto::{join_world_reply, lease_reply};
+use quern_proto::{control_request, join_world_reply, lease_reply};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
@@ -81,11 +81,12 @@ impl Coordinator for Service {
         let wire::HeartbeatRequest { credentials, progress } = request.into_inner();
         let progress = progress.into_iter().map(progress_from_wire).collect::<Result<_, _>>()?;
         let answer = self.call(credentials, Call::Heartbeat { progress }).await?;
-        let Answer::Heard { drain, revoked, world } = answer else {
+        let Answer::Heard { drain, pause, revoked, world } = answer else {
             unreachable!("a heartbeat is heard");
         };
         Ok(Response::new(wire::HeartbeatReply {
             drain,
+            pause,
             revoked_shards: revoked.into_iter().map(|shard| shard.0).collect(),
             world_generation: world.map_or(0, |generation| generation.0),
         }))
@@ -200,6 +201,12 @@ impl Coordinator for Service {
         Ok(Response::new(self.status.borrow().clone()))
     }
 
+    async fn control(&self, request: Request<wire::ControlRequest>) -> Result<Response<wire::ControlReply>, Status> {
+        let control = control_from_wire(request.into_inner().command)?;
+        self.ledger.tell(Event::Control(control)).await?;
+        Ok(Response::new(wire::ControlReply {}))
+    }
+
     type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::StatusReply, Status>> + Send>>;
 
     async fn watch(&self, _: Request<wire::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -222,6 +229,20 @@ impl Coordinator for Service {
 
 fn worker_from_wire(worker: &str) -> Option<WorkerId> {
     worker.strip_prefix('w')?.parse().ok().map(WorkerId)
+}
+
+fn control_from_wire(command: Option<control_request::Command>) -> Result<Control, CallError> {
+    Ok(match command {
+        Some(control_request::Command::Pause(wire::Pause { reason })) => Control::Pause { reason },
+        Some(control_request::Command::Resume(wire::Resume {})) => Control::Resume,
+        Some(control_request::Command::Cancel(wire::Cancel { reason })) => Control::Cancel { reason },
+        Some(control_request::Command::Drain(wire::DrainWorker { worker, reason })) => {
+            let named = worker_from_wire(&worker);
+            let worker = named.ok_or_else(|| CallError::Malformed(format!("{worker:?} is no worker's id")))?;
+            Control::Drain { worker, reason }
+        }
+        None => return Err(CallError::Malformed("the request to control the run says nothing".into())),
+    })
 }
 
 fn token_from_wire(token: Option<wire::ShardToken>) -> Result<ShardToken, CallError> {

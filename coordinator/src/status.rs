@@ -46,6 +46,7 @@ impl Describe {
             // Of an incarnation's versions, the first one; later ones count up from it.
             version: status.incarnation.0 << 32,
             stages: status.stages.iter().map(stage_to_wire).collect(),
+            paused: status.paused.clone().unwrap_or_default(),
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::connection::{CallError, Connection, Membership};
 use crate::error::AgentError;
 use crate::faults::Script;
-use crate::gang::{Gang, GangEnd};
+use crate::gang::Gang;
 use crate::heartbeat::{Board, Heartbeats};
 use crate::shard::{Mill, ShardEnd};
 use crate::torch;
@@ -40,8 +40,10 @@ pub struct AgentOptions {
 pub enum AgentEnd {
     /// The run is over.
     Finished,
-    /// It was told to leave (SIGTERM, SIGINT, drain) and has handed its work back.
+    /// It was told to leave by a signal (SIGTERM, SIGINT), and has handed its work back.
     Left,
+    /// An operator sent it away, and it has handed its work back.
+    SentAway,
 }
 
 /// Lives until the run is over, or until `leave` turns true.
@@ -54,9 +56,9 @@ pub async fn run(options: AgentOptions, leave: watch::Receiver<bool>) -> Result<
             // A coordinator that was restarted without its journal, or that gave us up for lost: introduce ourselves anew.
             Err(AgentError::Call(CallError::Unknown(reason))) => tracing::info!(reason, "registering anew"),
             Ok(AgentEnd::Finished) => return Ok(AgentEnd::Finished),
-            Ok(AgentEnd::Left) => {
+            Ok(left) => {
                 hand_back(&connection, &member.membership, "it was told to leave").await;
-                return Ok(AgentEnd::Left);
+                return Ok(left);
             }
             Err(error @ AgentError::Setup(_)) => {
                 hand_back(&connection, &member.membership, &error.to_string()).await;
@@ -136,8 +138,11 @@ async fn live(
     let board = Arc::new(Board::default());
     let _heartbeats = Heartbeats::start(connection.clone(), member.membership.clone(), board.clone());
     loop {
-        if *leave.borrow() || board.drained() {
+        if *leave.borrow() {
             return Ok(AgentEnd::Left);
+        }
+        if board.drained() {
+            return Ok(AgentEnd::SentAway);
         }
         if let Some(error) = board.lost() {
             return Err(error.into());
@@ -162,10 +167,7 @@ async fn live(
                     board: &board,
                     leave: leave.clone(),
                 };
-                match gang.take_part(invitation.generation, &member.listener).await? {
-                    GangEnd::AskAgain => {}
-                    GangEnd::Left => return Ok(AgentEnd::Left),
-                }
+                gang.take_part(invitation.generation, &member.listener).await?;
             }
             Some(Work::Finished(finished)) if finished.succeeded => return Ok(AgentEnd::Finished),
             Some(Work::Finished(finished)) => return Err(AgentError::RunFailed(finished.message)),

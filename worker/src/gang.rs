@@ -28,15 +28,6 @@ use crate::report::Reporter;
 /// time for the slowest rank to load its models, and for rank 0 to wait for a coordinator that is being restarted.
 const COLLECTIVE_DEADLINE: Duration = PATIENCE.saturating_add(Duration::from_secs(60));
 
-/// How a generation ended for this worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GangEnd {
-    /// Ask the coordinator for work again.
-    AskAgain,
-    /// The worker was told to leave.
-    Left,
-}
-
 /// What is needed to take part.
 pub struct Gang<'a> {
     /// To the coordinator.
@@ -55,7 +46,7 @@ pub struct Gang<'a> {
 
 /// Why a generation ended early for this rank.
 enum Cause {
-    /// The worker is leaving, or another rank is: training stopped with a checkpoint.
+    /// The worker is leaving, or another rank is, or the run is paused: training stopped with a checkpoint.
     Stopped,
     /// A peer is lost, or the coordinator has gone on to another generation: the next one may do better.
     World(String),
@@ -64,23 +55,24 @@ enum Cause {
 }
 
 impl Gang<'_> {
-    /// Takes part in this generation, to its end for this rank.
+    /// Takes part in this generation, to its end for this rank: then ask the coordinator for work again.
     ///
     /// # Errors
     /// When this worker can't go on at all.
-    pub async fn take_part(&self, generation: u64, listener: &TcpListener) -> Result<GangEnd, AgentError> {
+    pub async fn take_part(&self, generation: u64, listener: &TcpListener) -> Result<(), AgentError> {
         let Some(world) = self.join(generation).await? else {
-            return Ok(self.end());
+            return Ok(());
         };
         tracing::info!(generation, rank = world.rank, ranks = world.addresses.len(), stage = world.stage, "training");
         let incarnation = world.incarnation;
         let listener =
             listener.try_clone().map_err(|e| AgentError::Setup(format!("cannot listen for the other ranks: {e}")))?;
         let Err(cause) = self.train(world, listener).await else {
-            return Ok(GangEnd::AskAgain);
+            return Ok(());
         };
         let reason = match &cause {
-            Cause::Stopped if *self.leave.borrow() || self.board.drained() => return Ok(GangEnd::Left),
+            Cause::Stopped if *self.leave.borrow() || self.board.drained() => return Ok(()),
+            Cause::Stopped if self.board.paused() => "the run is paused",
             Cause::Stopped => "another rank is leaving",
             Cause::World(reason) | Cause::Own(reason) => reason,
         };
@@ -92,12 +84,8 @@ impl Gang<'_> {
         self.say_that_it_is_over(generation, incarnation, reason).await?;
         match cause {
             Cause::Own(reason) => Err(AgentError::Setup(reason)),
-            _ => Ok(self.end()),
+            _ => Ok(()),
         }
-    }
-
-    fn end(&self) -> GangEnd {
-        if *self.leave.borrow() { GangEnd::Left } else { GangEnd::AskAgain }
     }
 
     /// Waits until the world runs; `None` when this generation never will, or when the worker is leaving.
@@ -134,7 +122,7 @@ impl Gang<'_> {
         let task = Task::of(&world, self.recipe).map_err(Cause::Own)?;
         let mut reporter = Reporter::start(self.connection.clone(), self.member.credentials.clone(), &world, {
             let (leave, board) = (self.leave.clone(), self.board.clone());
-            move || *leave.borrow() || board.drained()
+            move || *leave.borrow() || board.drained() || board.paused()
         });
         let device = self.device;
         let connecting = spawn_blocking(move || connect(world, listener, device));

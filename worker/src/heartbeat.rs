@@ -13,6 +13,7 @@ use crate::connection::{CallError, Connection, Membership};
 #[derive(Debug, Clone, Default)]
 struct News {
     drained: bool,
+    paused: bool,
     /// The generation of the training world that is current; 0: none.
     world_generation: u64,
     /// Why this worker is no member any more.
@@ -54,6 +55,11 @@ impl Board {
     /// Was the worker told to finish nothing new and leave?
     pub fn drained(&self) -> bool {
         self.news.borrow().drained
+    }
+
+    /// Is the run paused?
+    pub fn paused(&self) -> bool {
+        self.news.borrow().paused
     }
 
     /// Why the coordinator no longer counts this worker as a member, or can't be asked, if so.
@@ -124,6 +130,7 @@ async fn beat(connection: Connection, member: Membership, board: Arc<Board>) {
                 board.news.send_modify(|news| {
                     news.world_generation = reply.world_generation;
                     news.drained |= reply.drain;
+                    news.paused = reply.pause;
                 });
             }
             Err(error) => {

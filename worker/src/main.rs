@@ -114,7 +114,7 @@ async fn work(arguments: RunArguments) -> Result<ExitCode, String> {
         script: Script::new(arguments.fault),
     };
     match agent::run(options, leaving).await {
-        Ok(AgentEnd::Finished) => Ok(ExitCode::SUCCESS),
+        Ok(AgentEnd::Finished | AgentEnd::SentAway) => Ok(ExitCode::SUCCESS),
         Ok(AgentEnd::Left) => Ok(ExitCode::from(TERMINATED)),
         Err(error) => Err(error.to_string()),
     }

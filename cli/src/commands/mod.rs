@@ -1,10 +1,12 @@
 //! One file per command: its arguments, and what it does.
 
 pub mod capfilt;
+pub mod control;
 pub mod coordinator;
 pub mod corpus;
 pub mod demo;
 pub mod doctor;
+pub mod explain;
 pub mod run;
 pub mod status;
 pub mod tensors;

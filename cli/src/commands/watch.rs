@@ -7,6 +7,7 @@ use quern_proto::{StatusReply, StatusRequest};
 use crate::client;
 use crate::outcome::{Done, Failure};
 use crate::progress::RunProgress;
+use crate::view::{Output, json};
 
 /// How long a coordinator may be away (it may be restarting) before watching is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,6 +21,9 @@ pub struct Arguments {
     /// The coordinator's URL.
     #[arg(long, value_name = "URL", default_value = client::DEFAULT_URL)]
     coordinator: String,
+    /// `json`: each status as one line of JSON.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
 }
 
 /// Shows every status until the last; ends as the run does.
@@ -29,7 +33,11 @@ pub async fn watch(arguments: Arguments) -> Result<Done, Failure> {
     let mut last = None;
     let mut away_since: Option<Instant> = None;
     loop {
-        match follow(url, &mut progress, &mut last, &mut away_since).await {
+        let mut show = |status: &StatusReply| match arguments.output {
+            Output::Text => progress.show(status),
+            Output::Json => println!("{}", json(status)),
+        };
+        match follow(url, &mut show, &mut last, &mut away_since).await {
             Ok(end) => {
                 progress.finish();
                 return end_of(&end);
@@ -50,7 +58,7 @@ pub async fn watch(arguments: Arguments) -> Result<Done, Failure> {
 /// One connection's statuses; returns the one that ends the run.
 async fn follow(
     url: &str,
-    progress: &mut RunProgress,
+    show: &mut impl FnMut(&StatusReply),
     last: &mut Option<StatusReply>,
     away_since: &mut Option<Instant>,
 ) -> Result<StatusReply, Failure> {
@@ -59,7 +67,7 @@ async fn follow(
     let mut statuses = client.watch(StatusRequest {}).await.map_err(lost)?.into_inner();
     while let Some(status) = statuses.message().await.map_err(lost)? {
         *away_since = None;
-        progress.show(&status);
+        show(&status);
         if is_over(&status) {
             return Ok(status);
         }
@@ -70,7 +78,7 @@ async fn follow(
 
 /// Whether the run has ended.
 pub fn is_over(status: &StatusReply) -> bool {
-    matches!(status.phase.as_str(), "done" | "failed")
+    matches!(status.phase.as_str(), "done" | "failed" | "cancelled")
 }
 
 /// The command's end for a run that ended as `status` says.
@@ -78,6 +86,7 @@ pub fn end_of(status: &StatusReply) -> Result<Done, Failure> {
     match status.phase.as_str() {
         "done" if status.shards_quarantined > 0 => Ok(Done::WithQuarantinedShards),
         "done" => Ok(Done::Completely),
+        "cancelled" => Err(Failure::Cancelled(status.explanation.clone())),
         _ => Err(Failure::failed(status.explanation.clone())),
     }
 }

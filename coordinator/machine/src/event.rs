@@ -48,6 +48,8 @@ pub enum Event {
     },
     /// The manifest of all parts is in the output.
     ManifestWritten,
+    /// An operator asks for something.
+    Control(Control),
     /// A worker introduces itself.
     Register(Registration),
     /// A member calls.
@@ -56,6 +58,30 @@ pub enum Event {
         caller: Caller,
         /// What it wants.
         call: Call,
+    },
+}
+
+/// What an operator may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    /// To begin nothing new. What is in hand is finished, and training stops with a checkpoint.
+    Pause {
+        /// Why, for those who look.
+        reason: String,
+    },
+    /// To go on with a paused run, or with a failed one where it failed.
+    Resume,
+    /// To end the run for good. What was accepted stays.
+    Cancel {
+        /// Why.
+        reason: String,
+    },
+    /// To send a worker away when it has finished what it has in hand.
+    Drain {
+        /// The worker.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
     },
 }
 
@@ -205,6 +231,8 @@ pub enum Answer {
     Heard {
         /// Whether the worker is to leave.
         drain: bool,
+        /// Whether the run is paused: training is to stop with a checkpoint.
+        pause: bool,
         /// Shards that it should stop working on.
         revoked: Vec<ShardId>,
         /// The world's current generation.
@@ -306,6 +334,17 @@ pub enum Refusal {
     /// Only rank 0 speaks for the world.
     #[error("only rank 0 reports steps and checkpoints, this is rank {0}")]
     NotRankZero(Rank),
+    /// There is no such worker (any more).
+    #[error("there is no worker {0} here; `quern status` lists them")]
+    NoSuchWorker(WorkerId),
+    /// The run has ended.
+    #[error("the run can't be {what}: {explanation}")]
+    Over {
+        /// `paused`, `resumed`, `cancelled`.
+        what: &'static str,
+        /// How it ended.
+        explanation: String,
+    },
     /// The offer can't be true.
     #[error("{0}")]
     Malformed(String),

@@ -10,7 +10,11 @@ impl Machine {
     pub fn explain(&self) -> String {
         match &self.run.end {
             Some(End::Done) => self.explain_done(),
+            Some(End::Cancelled { reason }) => {
+                format!("The run was cancelled in {}: {reason}.", self.run.phase.name())
+            }
             Some(End::Failed { cause }) => format!("The run failed in {}: {cause}.", self.run.phase.name()),
+            None if self.run.paused.is_some() => self.explain_pause(),
             None => match (&self.run.delay, self.run.phase) {
                 (Some(reason), _) => format!("{reason}; trying again."),
                 (None, Phase::Planning) => "The corpus is being cut into shards.".into(),
@@ -18,6 +22,19 @@ impl Machine {
                 (None, Phase::Training(stage)) => self.explain_training(stage),
             },
         }
+    }
+
+    fn explain_pause(&self) -> String {
+        let reason = self.run.paused.as_deref().unwrap_or_default();
+        let in_hand = match (&self.training.world, self.shards.leased.len()) {
+            (World::Running { token, .. }, _) => {
+                format!("generation {} of the training world stops with a checkpoint", token.generation)
+            }
+            (_, 0) => "nothing is in work".into(),
+            (_, 1) => "one shard is being finished".into(),
+            (_, leased) => format!("{leased} shards are being finished"),
+        };
+        format!("The run is paused ({reason}) in {}: {in_hand}; `quern resume` lets it go on.", self.run.phase.name())
     }
 
     fn explain_done(&self) -> String {

@@ -28,6 +28,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 #![forbid(unsafe_code)]
 
+mod control;
 mod event;
 mod explain;
 mod ids;
@@ -42,7 +43,8 @@ mod status;
 mod training;
 
 pub use event::{
-    Answer, Call, Caller, Decision, Event, Finished, Refusal, Registration, Seat, ShardProgress, UnreadableFile, Work,
+    Answer, Call, Caller, Control, Decision, Event, Finished, Refusal, Registration, Seat, ShardProgress,
+    UnreadableFile, Work,
 };
 pub use ids::{Epoch, Generation, Incarnation, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken};
 pub use invariants::Violation;

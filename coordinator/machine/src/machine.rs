@@ -128,6 +128,7 @@ impl Machine {
             Event::ChoreFailed { cause } => Decision::noted(vec![Record::RunFailed { cause: cause.clone() }]),
             Event::ChoreDelayed { reason } => Decision::noted(vec![Record::ChoreDelayed { reason: reason.clone() }]),
             Event::ManifestWritten => self.manifest_written(),
+            Event::Control(control) => self.control(control),
             Event::Register(registration) => self.register(registration),
             Event::Call { caller, call } => match self.members.authenticate(caller) {
                 Ok(member) => self.call(caller, member, call).unwrap_or_else(Decision::refuse),
@@ -143,6 +144,11 @@ impl Machine {
             Call::Drain { reason } => Ok(self.drain(worker, member, reason)),
             Call::Lease | Call::JoinWorld { .. } if member.state == MemberState::Draining => {
                 Err(Refusal::Draining(worker))
+            }
+            // It hears with its next heartbeat what it waits for.
+            Call::Lease if member.sent_away && self.run.end.is_none() => Ok(Decision::answer(Answer::Work(Work::Wait))),
+            Call::JoinWorld { generation } if member.sent_away && self.training.world.rank(worker).is_none() => {
+                Err(Refusal::StaleWorld { given: *generation })
             }
             Call::Lease => Ok(self.lease(worker)),
             Call::JoinWorld { generation } => self.join_world(worker, *generation),
@@ -265,8 +271,10 @@ impl Machine {
         let until_ms = self.now_ms + self.config.lease_ms;
         let mut records = vec![Record::WorkerHeard { worker, at_ms: self.now_ms, until_ms }];
         let mut revoked = Vec::new();
+        let is_cancelled = matches!(self.run.end, Some(End::Cancelled { .. }));
         for ShardProgress { shard, token, rows_done } in progress {
             match self.shards.live(shard, *token, worker) {
+                Ok(_) if is_cancelled => revoked.push(shard.clone()),
                 Ok(attempt) => {
                     let rows_done = (*rows_done).min(self.shards.all[shard].plan.rows).max(attempt.rows_done);
                     let progressed = Record::ShardProgressed { shard: shard.clone(), epoch: token.epoch, rows_done };
@@ -275,8 +283,9 @@ impl Machine {
                 Err(_) => revoked.push(shard.clone()),
             }
         }
-        let drain = member.state == MemberState::Draining;
-        let answer = Answer::Heard { drain, revoked, world: self.training.world.generation() };
+        let drain = member.is_leaving();
+        let pause = self.run.paused.is_some();
+        let answer = Answer::Heard { drain, pause, revoked, world: self.training.world.generation() };
         Decision { records, after_durable: Ok(answer) }
     }
 
@@ -304,6 +313,7 @@ impl Machine {
             return Decision::answer(Answer::Work(Work::Finished(finished)));
         }
         let work = match self.run.phase {
+            _ if self.run.paused.is_some() => Work::Wait,
             Phase::Planning => Work::Wait,
             Phase::CapFilt => return self.lease_shard(worker),
             Phase::Training(_) => match &self.training.world {
@@ -392,6 +402,8 @@ impl Machine {
                 Some(rank) => Ok(Decision::answer(Answer::Seat(self.seat(*token, rank, ranks)))),
                 None => Err(Refusal::StaleWorld { given: generation }),
             },
+            // Its place is given up: the world forms anew when the run goes on.
+            World::Forming { .. } if self.run.paused.is_some() => Err(Refusal::StaleWorld { given: generation }),
             World::Forming { joined, .. } => {
                 let mut members = joined.clone();
                 let is_new = members.insert(worker);
@@ -476,8 +488,11 @@ impl Machine {
         if self.run.end.is_some() {
             return Ok(Decision::noted(Vec::new()));
         }
-        let reason = format!("{} said: {reason}", self.members.title(worker));
-        let records = self.training.break_up(token.generation, Loss::Blamed, &reason, self.config.attempts);
+        let (loss, reason) = match &self.run.paused {
+            Some(_) => (Loss::Graceful, "the run was paused".to_owned()),
+            None => (Loss::Blamed, format!("{} said: {reason}", self.members.title(worker))),
+        };
+        let records = self.training.break_up(token.generation, loss, &reason, self.config.attempts);
         Ok(Decision::noted(records))
     }
 
@@ -519,10 +534,12 @@ impl Machine {
                     secret: secret.clone(),
                     state: MemberState::Alive,
                     heard_ms: *at_ms,
+                    sent_away: false,
                 };
                 self.members.all.insert(*worker, member);
             }
             Record::WorkerDraining { worker, .. } => self.members.absorb_state(*worker, MemberState::Draining),
+            Record::WorkerSentAway { worker, .. } => self.members.absorb_sent_away(*worker),
             Record::WorkerLost { worker } => self.members.absorb_state(*worker, MemberState::Lost),
             Record::LeaseGranted { shard, epoch, incarnation, worker, until_ms } => {
                 self.shards.absorb_grant(shard, *epoch, *incarnation, *worker, *until_ms);
@@ -558,6 +575,9 @@ impl Machine {
             }
             Record::RunFinished => self.run.end = Some(End::Done),
             Record::RunFailed { cause } => self.run.end = Some(End::Failed { cause: cause.clone() }),
+            Record::RunPaused { reason } => self.run.paused = Some(reason.clone()),
+            Record::RunUnpaused => self.run.paused = None,
+            Record::RunCancelled { reason } => self.run.end = Some(End::Cancelled { reason: reason.clone() }),
             Record::RunResumed => {
                 self.run.end = None;
                 self.training.fruitless = 0;

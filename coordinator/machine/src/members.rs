@@ -37,6 +37,19 @@ pub(crate) struct Member {
     pub state: MemberState,
     /// When it was last heard.
     pub heard_ms: u64,
+    /// Whether an operator sent it away.
+    pub sent_away: bool,
+}
+
+impl Member {
+    /// Whether it is going away, by itself or because an operator sent it.
+    pub fn is_leaving(&self) -> bool {
+        match self.state {
+            MemberState::Alive => self.sent_away,
+            MemberState::Draining => true,
+            MemberState::Lost => false,
+        }
+    }
 }
 
 /// All workers that ever registered.
@@ -85,6 +98,10 @@ impl Members {
 
     pub fn absorb_state(&mut self, worker: WorkerId, state: MemberState) {
         self.all.get_mut(&worker).expect("a registered worker changes its state").state = state;
+    }
+
+    pub fn absorb_sent_away(&mut self, worker: WorkerId) {
+        self.all.get_mut(&worker).expect("a registered worker is sent away").sent_away = true;
     }
 
     pub fn absorb_heard(&mut self, worker: WorkerId, at_ms: u64) {

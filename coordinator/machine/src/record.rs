@@ -54,6 +54,13 @@ pub enum Record {
         /// Why, in its words.
         reason: String,
     },
+    /// An operator sent a worker away; it gets no new work.
+    WorkerSentAway {
+        /// The worker.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
     /// A worker was silent for too long; it is no longer a member.
     WorkerLost {
         /// The worker.
@@ -177,6 +184,18 @@ pub enum Record {
     },
     /// A failed run is taken up again where it failed.
     RunResumed,
+    /// An operator paused the run.
+    RunPaused {
+        /// Why.
+        reason: String,
+    },
+    /// A paused run goes on.
+    RunUnpaused,
+    /// An operator ended the run.
+    RunCancelled {
+        /// Why.
+        reason: String,
+    },
 
     /// Not journalled: it is later now.
     TimePassed {

@@ -63,6 +63,11 @@ pub enum End {
         /// Why, in one sentence.
         cause: String,
     },
+    /// An operator ended it.
+    Cancelled {
+        /// Why, in the operator's words.
+        reason: String,
+    },
 }
 
 /// What the coordinator has to do now, beside answering.
@@ -81,6 +86,8 @@ pub(crate) struct Run {
     pub end: Option<End>,
     /// Why a chore has to be tried again.
     pub delay: Option<String>,
+    /// Why an operator paused it.
+    pub paused: Option<String>,
 }
 
 impl Run {
@@ -89,6 +96,9 @@ impl Run {
         match self.end.as_ref()? {
             End::Done => Some(Finished { succeeded: true, message: "the run is done".into() }),
             End::Failed { cause } => Some(Finished { succeeded: false, message: format!("the run failed: {cause}") }),
+            End::Cancelled { reason } => {
+                Some(Finished { succeeded: false, message: format!("the run was cancelled: {reason}") })
+            }
         }
     }
 }

@@ -3,8 +3,8 @@
 use crate::event::Finished;
 use crate::ids::{Generation, Incarnation, ShardId, WorkerId};
 use crate::machine::Machine;
-use crate::members::Member;
-use crate::run::{Phase, Stage};
+use crate::members::{Member, MemberState};
+use crate::run::{End, Phase, Stage};
 use crate::shards::{ShardState, Totals};
 use crate::training::{Checkpoint, DoneStage, StepLosses, World};
 
@@ -14,8 +14,10 @@ const LISTED_AT_MOST: usize = 256;
 /// A run at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
-    /// `planning`, `capfilt`, `stage1`, `stage2`, `done`, `failed`.
+    /// `planning`, `capfilt`, `stage1`, `stage2`, `done`, `failed`, `cancelled`.
     pub phase: &'static str,
+    /// Why an operator paused it, if so.
+    pub paused: Option<String>,
     /// How it ended.
     pub finished: Option<Finished>,
     /// One sentence: what is happening, or why nothing moves.
@@ -97,13 +99,15 @@ impl Machine {
     /// What the run looks like now.
     pub fn status(&self) -> Status {
         let finished = self.run.finished();
-        let phase = match &finished {
-            Some(Finished { succeeded: true, .. }) => "done",
-            Some(_) => "failed",
+        let phase = match &self.run.end {
+            Some(End::Done) => "done",
+            Some(End::Failed { .. }) => "failed",
+            Some(End::Cancelled { .. }) => "cancelled",
             None => self.run.phase.name(),
         };
         Status {
             phase,
+            paused: self.run.paused.clone().filter(|_| self.run.end.is_none()),
             explanation: self.explain(),
             totals: self.shards.totals,
             shards_pending: self.shards.pending.len() as u64,
@@ -142,11 +146,10 @@ impl Machine {
     }
 
     fn worker_list(&self) -> Vec<WorkerStatus> {
-        use crate::members::MemberState::Lost;
-        let lost = self.members.all.values().filter(|member| member.state == Lost).count();
+        let lost = self.members.all.values().filter(|member| member.state == MemberState::Lost).count();
         let mut hidden = lost.saturating_sub(LISTED_AT_MOST);
         let mut listed = |member: &Member| {
-            let hide = member.state == Lost && hidden > 0;
+            let hide = member.state == MemberState::Lost && hidden > 0;
             hidden -= usize::from(hide);
             !hide
         };
@@ -155,7 +158,7 @@ impl Machine {
             worker: *worker,
             name: member.name.clone(),
             device: member.device.clone(),
-            state: member.state.name(),
+            state: if member.is_leaving() { MemberState::Draining.name() } else { member.state.name() },
             doing: self.doing(*worker),
             silent_ms: self.now_ms.saturating_sub(member.heard_ms),
         };

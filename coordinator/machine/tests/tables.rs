@@ -95,6 +95,13 @@ fn event(line: &str) -> Event {
         "captions" => Event::CaptionsFound { rows: number(words[1]) },
         "chore-failed" => Event::ChoreFailed { cause: rest(1) },
         "chore-delayed" => Event::ChoreDelayed { reason: rest(1) },
+        "pause" => Event::Control(Control::Pause { reason: rest(1) }),
+        "resume" => Event::Control(Control::Resume),
+        "cancel" => Event::Control(Control::Cancel { reason: rest(1) }),
+        "send-away" => Event::Control(Control::Drain {
+            worker: WorkerId(number(words[1].strip_prefix('w').expect("send-away wN REASON"))),
+            reason: rest(2),
+        }),
         "register" => Event::Register(Registration {
             name: words[1].into(),
             device: "cpu".into(),
@@ -243,10 +250,11 @@ fn show_answer(answer: &Answer) -> String {
         }
         Answer::Work(work) => format!("{work:?}"),
         Answer::Registered { worker, incarnation } => format!("{worker} of incarnation {incarnation}"),
-        Answer::Heard { drain, revoked, world } => {
+        Answer::Heard { drain, pause, revoked, world } => {
             let world = world.map_or(0, |generation| generation.0);
             let revoked: Vec<_> = revoked.iter().map(ShardId::to_string).collect();
-            format!("heard drain={drain} revoked=[{}] world={world}", revoked.join(","))
+            let pause = if *pause { " pause" } else { "" };
+            format!("heard drain={drain} revoked=[{}] world={world}{pause}", revoked.join(","))
         }
         Answer::Seat(Seat::Taken { token, rank, addresses, stage, checkpoint, stage1 }) => {
             let beginning = match stage1 {

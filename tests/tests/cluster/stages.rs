@@ -5,7 +5,8 @@ use std::fs;
 
 use crate::harness::{Run, corpus, free_port, quern, root, until, worker};
 
-const LAST: &str = "stage2/step-000060";
+/// The checkpoint that a run ends with.
+pub const LAST: &str = "stage2/step-000060";
 const CLUSTER: &str = "cluster: { lease_ms: 3000, heartbeat_ms: 200 }\n";
 
 fn stage2(language_model: &str, more: &str) -> String {
@@ -17,7 +18,7 @@ fn stage2(language_model: &str, more: &str) -> String {
 }
 
 /// Captions as they are, then both stages.
-fn run() -> Run {
+pub fn run() -> Run {
     let run = Run::pass_through(corpus());
     let plain = fs::read_to_string(run.recipe()).expect("the recipe");
     let stage1 = format!(
@@ -31,7 +32,8 @@ fn run() -> Run {
     run
 }
 
-fn weights(run: &Run) -> Vec<u8> {
+/// What the run ended with.
+pub fn weights(run: &Run) -> Vec<u8> {
     let path = run.output().join(LAST).join("model.safetensors");
     fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
