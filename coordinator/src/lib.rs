@@ -5,7 +5,7 @@
 //!   workers, CLI      ▲                  │  owns the machine
 //!                     └────answers───────┤  only after the sync
 //!   clock ────────ticks────▶             ├──chores──▶ plan the corpus, write the manifest
-//!                                        └──status──▶ Status, Watch, progress bars
+//!                                        └──status──▶ Status, Watch, progress bars; web page, metrics
 //! ```
 //!
 //! All decisions are [`quern_machine`]'s. What is here carries them out: [`serve`] opens the journal, recovers the
@@ -21,6 +21,7 @@ mod secrets;
 mod serve;
 mod service;
 mod status;
+mod web;
 
 pub use clock::{Clock, ScriptedClock, SystemClock};
 pub use journal::JournalError;

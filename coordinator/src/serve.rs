@@ -12,6 +12,7 @@ use quern_recipes::Recipe;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -21,6 +22,7 @@ use crate::journal::{JournalError, RunIdentity, SqliteJournal};
 use crate::ledger::{self, Ledger, Opened, Opening};
 use crate::service::{Service, Terms};
 use crate::status::Describe;
+use crate::web::Web;
 
 /// Digits of the recipe's hash that name a run.
 const RUN_ID_DIGITS: usize = 16;
@@ -108,7 +110,7 @@ pub async fn serve(options: ServeOptions) -> Result<Coordinator, ServeError> {
     let listener = TcpListener::bind(&listen).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
     let run_id: String = recipe_hash.chars().take(RUN_ID_DIGITS).collect();
-    let opened = open_ledger(&recipe, &recipe_hash, &run_id, journal_path, clock).await?;
+    let opened = open_ledger(&recipe, &recipe_hash, &run_id, journal_path, Arc::clone(&clock)).await?;
     let Opened { ledger, jobs, status, thread } = opened;
 
     let (stop, stopping) = watch::channel(false);
@@ -124,9 +126,11 @@ pub async fn serve(options: ServeOptions) -> Result<Coordinator, ServeError> {
     let service = Service { ledger: ledger.clone(), terms, status: status.clone(), stopping: stopping.clone() };
     let tick_ms = (recipe.cluster.lease_ms / 8).clamp(10, 1_000);
     let chores = Chores { recipe, recipe_hash, run_id, ledger: ledger.clone() };
-    let tasks =
+    let mut tasks =
         vec![tokio::spawn(chores.carry_out(jobs)), tokio::spawn(tick(ledger.clone(), Duration::from_millis(tick_ms)))];
-    let server = tokio::spawn(answer_calls(listener, service, stopping));
+    let web = Web::new(status.clone(), stopping.clone());
+    tasks.push(tokio::spawn(web.clone().remember(clock)));
+    let server = tokio::spawn(answer_calls(listener, service, web, stopping));
     Ok(Coordinator { address, ledger: Some(ledger), status, stop, tasks, server, thread: Some(thread) })
 }
 
@@ -166,14 +170,16 @@ async fn tick(ledger: Ledger, every: Duration) {
 async fn answer_calls(
     listener: TcpListener,
     service: Service,
+    web: Web,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<CoordinatorServer<Service>>().await;
+    let calls = Routes::new(health).add_service(CoordinatorServer::new(service)).into_axum_router();
     let server = Server::builder()
+        .accept_http1(true)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .add_service(health)
-        .add_service(CoordinatorServer::new(service));
+        .add_routes(Routes::from(calls.merge(web.router())));
     let stop = async move {
         // An error means that the coordinator was dropped: stop too.
         let _ = stopping.wait_for(|stopping| *stopping).await;

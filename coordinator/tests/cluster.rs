@@ -556,3 +556,67 @@ async fn health_is_served_and_a_watch_does_not_hold_up_the_end() {
     coordinator.shutdown().await;
     while let Some(Ok(_)) = watch.next().await {}
 }
+
+/// `GET path` on the coordinator's port; head and body, of which at most until `enough` is there.
+async fn get(coordinator: &Coordinator, path: &str, enough: impl Fn(&str) -> bool) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(coordinator.address()).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: coordinator\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut reply = Vec::new();
+    while !enough(&String::from_utf8_lossy(&reply)) {
+        if stream.read_buf(&mut reply).await.unwrap() == 0 {
+            break;
+        }
+    }
+    String::from_utf8(reply).unwrap()
+}
+
+#[tokio::test]
+async fn a_browser_and_prometheus_see_the_run_on_the_same_port() {
+    let site = Site::new(STAGE1);
+    let coordinator = site.serve().await;
+    phase(&coordinator, "capfilt").await;
+    let mut worker = Worker::register(&coordinator, "host <b>1</b>").await;
+    mill(&mut worker).await;
+    phase(&coordinator, "stage1").await;
+    let whole = |_: &str| false;
+
+    let page = get(&coordinator, "/", whole).await;
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("content-security-policy: default-src 'none'"), "{page}");
+    // Nothing is fetched from elsewhere; the only URL is a name space.
+    let urls: Vec<&str> =
+        page.match_indices("http").map(|(at, _)| page[at..].split(['"', '\'']).next().unwrap()).collect();
+    assert!(urls.iter().all(|url| url.starts_with("http://www.w3.org/2000/svg")), "{urls:?}");
+    assert!(!page.contains("innerHTML"), "names and reasons are foreign text");
+
+    let metrics = get(&coordinator, "/metrics", whole).await;
+    for line in [
+        "quern_run_phase{phase=\"stage1\"} 1",
+        "quern_rows_settled_total{outcome=\"passed\"} 20",
+        "quern_worker_silent_seconds{worker=\"w1\",name=\"host <b>1</b>\"} 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is missing in {metrics}");
+    }
+
+    let status = get(&coordinator, "/api/status", whole).await;
+    let status: serde_json::Value = serde_json::from_str(status.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!((&status["phase"], &status["rows_passed"]), (&"stage1".into(), &20.into()));
+    let history = get(&coordinator, "/api/history", whole).await;
+    assert!(history.contains("\"rows\":20"), "{history}");
+
+    let events = get(&coordinator, "/api/events", |reply| reply.contains("data: ")).await;
+    assert!(events.contains("text/event-stream") && events.contains("data: {\"run_id\""), "{events}");
+    // A stream that is being read does not hold up the end.
+    let reading = get(&coordinator, "/api/events", whole);
+    let (_, ()) = tokio::join!(reading, async {
+        tokio::task::yield_now().await;
+        client(&coordinator).await.control(ControlRequest { command: Some(cancelled()) }).await.unwrap();
+    });
+    assert!(get(&coordinator, "/metrics", whole).await.contains("quern_run_phase{phase=\"cancelled\"} 1"));
+    coordinator.shutdown().await;
+}
+
+fn cancelled() -> control_request::Command {
+    control_request::Command::Cancel(Cancel { reason: "enough".into() })
+}
