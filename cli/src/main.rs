@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{capfilt, coordinator, corpus, demo, doctor, run, status, tensors, watch, worker};
+use crate::commands::{capfilt, coordinator, corpus, demo, doctor, k8s, run, status, tensors, watch, worker};
 use crate::outcome::{Done, Failure};
 
 /// Mills raw web image-text pairs into clean captions and trains a Q-Former on them.
@@ -54,6 +54,9 @@ enum Command {
     #[command(subcommand)]
     Capfilt(capfilt::Command),
     Doctor(doctor::Arguments),
+    /// Carry a run out on Kubernetes.
+    #[command(subcommand)]
+    K8s(k8s::Command),
     Demo(demo::Arguments),
 }
 
@@ -86,6 +89,7 @@ async fn carry_out(command: Command) -> Result<Done, Failure> {
         Command::Corpus(command) => corpus::corpus(command).await,
         Command::Capfilt(command) => capfilt::capfilt(command).await,
         Command::Doctor(arguments) => doctor::doctor(arguments),
+        Command::K8s(command) => k8s::k8s(command),
         Command::Demo(arguments) => demo::demo(arguments).await,
     }
 }

@@ -5,6 +5,7 @@ pub mod coordinator;
 pub mod corpus;
 pub mod demo;
 pub mod doctor;
+pub mod k8s;
 pub mod run;
 pub mod status;
 pub mod tensors;
