@@ -39,10 +39,9 @@ def selects(selector, labels):
     return selector.items() <= labels.items()
 
 
-def disagreements(base, workers, config_maps):
-    """Where the base and a run's rendered workers don't fit each other; a line each."""
+def disagreements(base, config_maps):
+    """Where the base's resources don't fit each other; a line each."""
     found = []
-    every = base + workers
     named = {(resource["kind"], resource["metadata"]["name"]) for resource in base}
 
     def expect(holds, line):
@@ -61,23 +60,36 @@ def disagreements(base, workers, config_maps):
             expect(selects(spec["selector"]["matchLabels"], labels), f"{name} does not select its own pods")
             expect(("Service", spec["serviceName"]) in named, f"{name} has no Service {spec['serviceName']}")
             claims = {claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]}
-            pod = spec["template"]["spec"]
-            volumes = claims | {volume["name"] for volume in pod["volumes"]}
-            mounts = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
-            expect(volumes == mounts, f"{name} has the volumes {sorted(volumes)}, but mounts {sorted(mounts)}")
-            maps = {volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}
+            found += unmounted(name, spec["template"]["spec"], claims)
+            maps = {v["configMap"]["name"] for v in spec["template"]["spec"]["volumes"] if "configMap" in v}
             expect(maps <= config_maps, f"{name} mounts ConfigMaps that nothing makes: {sorted(maps - config_maps)}")
         elif resource["kind"] == "RoleBinding":
             expect(("Role", resource["roleRef"]["name"]) in named, f"{name} has no Role")
+    return found + without_account(base, base)
 
-    for name, _, pod in pods(every):
-        account = pod["serviceAccountName"]
-        expect(("ServiceAccount", account) in named, f"{name} has no ServiceAccount {account}")
+
+def misplaced(base, workers):
+    """Where a run's rendered workers don't fit into the base; a line each."""
+    found = without_account(base, workers)
     for name, labels, pod in pods(workers):
+        found += unmounted(name, pod)
         arguments = pod["containers"][0]["args"]
         host, port = arguments[arguments.index("--coordinator") + 1].removeprefix("http://").rsplit(":", 1)
-        expect(reaches(base, labels, host.split("."), int(port)), f"{name} can't reach the coordinator at {host}:{port}")
+        if not reaches(base, labels, host.split("."), int(port)):
+            found.append(f"{name} can't reach the coordinator at {host}:{port}")
     return found
+
+
+def without_account(base, resources):
+    accounts = {resource["metadata"]["name"] for resource in base if resource["kind"] == "ServiceAccount"}
+    wanted = [(name, pod["serviceAccountName"]) for name, _, pod in pods(resources)]
+    return [f"{name} has no ServiceAccount {account}" for name, account in wanted if account not in accounts]
+
+
+def unmounted(name, pod, claims=frozenset()):
+    volumes = claims | {volume["name"] for volume in pod["volumes"]}
+    mounts = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
+    return [] if volumes == mounts else [f"{name} has the volumes {sorted(volumes)}, but mounts {sorted(mounts)}"]
 
 
 def reaches(base, labels, host, port):

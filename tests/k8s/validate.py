@@ -87,7 +87,7 @@ def read_base():
 
 def main(quern):
     base, config_maps, wrong = read_base()
-    wrong += everywhere(base)
+    wrong += everywhere(base) or house.disagreements(base, config_maps)
     resources = len(base)
     for recipe in RECIPES:
         workers = render(quern, recipe)
@@ -96,7 +96,7 @@ def main(quern):
         if [worker["kind"] for worker in workers] != expected_kinds(recipe):
             here.append(f"renders {[worker['kind'] for worker in workers]}, not {expected_kinds(recipe)}")
         if not here and recipe.parent != HERE / "recipes":
-            here = house.disagreements(base, workers, config_maps)
+            here = house.misplaced(base, workers)
         wrong += [f"{recipe.relative_to(ROOT)}: {reason}" for reason in here]
 
     broken = sorted((HERE / "broken").glob("*.yaml"))
