@@ -163,11 +163,11 @@ impl Kubernetes {
         }
         let Some(models) = &self.models else { return Ok(()) };
         subdomain(&models.claim, key("models.claim"))?;
-        require(
-            models.path.len() > 1 && models.path.starts_with('/') && !models.path.contains(':'),
-            key("models.path"),
-            || format!("is `{}`, but must be an absolute path below /, without `:`", models.path),
-        )
+        let path = models.path.trim_end_matches('/');
+        let fit = path.starts_with('/') && !path.contains(':') && path != "/tmp";
+        require(fit, key("models.path"), || {
+            format!("is `{}`, but must be an absolute path without `:`, and not /tmp, where workers write", models.path)
+        })
     }
 }
 

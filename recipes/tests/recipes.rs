@@ -236,6 +236,8 @@ fn every_rule_of_kubernetes_names_its_key() {
         ("secrets: [ok, Not_ok]", "secrets[1]", "lower-case"),
         ("models: {claim: Models}", "models.claim", "lower-case"),
         ("models: {claim: m, path: models}", "models.path", "absolute"),
+        ("models: {claim: m, path: /}", "models.path", "absolute"),
+        ("models: {claim: m, path: /tmp/}", "models.path", "where workers write"),
     ];
     for (to, key, words) in rules {
         let error = broken("  threads: 1", &format!("  kubernetes:\n    {to}"));
