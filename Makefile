@@ -6,7 +6,7 @@ SHELL := /bin/bash
 setup:
 	@scripts/setup.sh
 
-# The same, and what zoo/train.py, tests/parity and the tests' Python side need.
+# The same, and what zoo/train.py, tests/parity, tests/k8s and the tests' Python side need.
 setup-dev:
 	@scripts/setup.sh --dev
 
