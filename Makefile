@@ -1,12 +1,12 @@
 # `make demo` and `make test` set everything up by themselves; see README.md.
 SHELL := /bin/bash
-.PHONY: setup setup-dev build demo test check parity golden zoo deny
+.PHONY: setup setup-dev build demo test check parity golden k8s zoo deny
 
 # System packages, .venv with the pinned torch, links in .deps/. Idempotent and quick the second time.
 setup:
 	@scripts/setup.sh
 
-# The same, and what zoo/train.py, tests/parity and the tests' Python side need.
+# The same, and what zoo/train.py, tests/parity, tests/k8s and the tests' Python side need.
 setup-dev:
 	@scripts/setup.sh --dev
 
@@ -17,12 +17,13 @@ build: setup
 demo: build
 	target/release/quern demo --out out/demo
 
-# Everything that must hold: formatting, lints, docs, every test, fresh parity cases. CI runs this.
+# Everything that must hold: formatting, lints, docs, every test, fresh parity cases, manifests. CI runs this.
 test: setup-dev check
 	cargo build --release --workspace --bins
 	cargo test --release --workspace
 	scripts/parity.sh 1 1
 	scripts/exports.sh 1
+	scripts/k8s.sh
 
 check:
 	cargo fmt --all --check
@@ -37,6 +38,10 @@ golden: build
 parity: setup-dev
 	scripts/parity.sh
 	scripts/exports.sh
+
+# What `quern k8s render` prints and the files of k8s/base, against Kubernetes' schemas.
+k8s: setup-dev build
+	scripts/k8s.sh
 
 # Trains the tiny models of zoo/ anew (about an hour).
 zoo: setup-dev build

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets a checkout up: system packages, `.venv` with the pinned wheels, and stable links in `.deps/`.
 # Idempotent; the second run takes well under a second. With `--dev` it also installs what zoo/train.py,
-# tests/parity and the Python side of the tests need.
+# tests/parity, tests/k8s and the Python side of the tests need.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    capfilt, control, coordinator, corpus, demo, doctor, explain, run, status, tensors, watch, worker,
+    capfilt, control, coordinator, corpus, demo, doctor, explain, k8s, run, status, tensors, watch, worker,
 };
 use crate::outcome::{Done, Failure};
 
@@ -66,6 +66,9 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Carry a run out on Kubernetes.
+    #[command(subcommand)]
+    K8s(k8s::Command),
     Demo(demo::Arguments),
 }
 
@@ -107,6 +110,7 @@ async fn carry_out(command: Command) -> Result<Done, Failure> {
             Ok(Done::Completely)
         }
         Command::Doctor(arguments) => doctor::doctor(arguments),
+        Command::K8s(command) => k8s::k8s(command),
         Command::Demo(arguments) => demo::demo(arguments).await,
     }
 }

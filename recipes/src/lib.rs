@@ -8,6 +8,7 @@
 
 mod error;
 mod identity;
+mod kubernetes;
 mod locate;
 mod parse;
 mod recipe;
@@ -15,4 +16,5 @@ mod resolve;
 mod validate;
 
 pub use error::RecipeError;
+pub use kubernetes::*;
 pub use recipe::*;

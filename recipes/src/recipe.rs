@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::kubernetes::Kubernetes;
+
 /// A run: where the pairs come from, how they are filtered, what is trained on them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -451,11 +453,14 @@ pub struct Cluster {
     pub heartbeat_ms: u64,
     /// Attempts per shard before the whole shard is quarantined.
     pub attempts: u32,
+    /// The workers as pods, for `quern k8s render`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
 }
 
 impl Default for Cluster {
     fn default() -> Self {
-        Cluster { threads: 1, lease_ms: 30_000, heartbeat_ms: 2_000, attempts: 5 }
+        Cluster { threads: 1, lease_ms: 30_000, heartbeat_ms: 2_000, attempts: 5, kubernetes: None }
     }
 }
 

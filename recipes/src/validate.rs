@@ -1,5 +1,6 @@
 //! The rules that types can't state. Each is one sentence and names its key.
 
+use crate::kubernetes::Kubernetes;
 use crate::recipe::{
     Augment, CapFilt, Cluster, Columns, Dataset, ImageLimits, Optimiser, QFormer, Recipe, Sampling, Stage1, Stage2,
 };
@@ -14,9 +15,9 @@ pub struct BrokenRule {
     pub message: String,
 }
 
-type Checked = Result<(), BrokenRule>;
+pub(crate) type Checked = Result<(), BrokenRule>;
 
-fn require(holds: bool, key: impl Into<String>, message: impl FnOnce() -> String) -> Checked {
+pub(crate) fn require(holds: bool, key: impl Into<String>, message: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(BrokenRule { key: key.into(), message: message() }) }
 }
 
@@ -318,7 +319,8 @@ impl Cluster {
                 "is {}, but must be above heartbeat_ms, which is {}, or every lease would expire",
                 self.lease_ms, self.heartbeat_ms
             )
-        })
+        })?;
+        self.kubernetes.as_ref().map_or(Ok(()), Kubernetes::validate)
     }
 }
 

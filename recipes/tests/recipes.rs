@@ -215,6 +215,41 @@ fn every_rule_names_its_key_and_place() {
 }
 
 #[test]
+fn every_rule_of_kubernetes_names_its_key() {
+    let rules = [
+        ("namespace: My_Space", "namespace", "lower-case"),
+        ("namespace: -quern", "namespace", "beginning"),
+        ("service_account: ''", "service_account", "names"),
+        ("coordinator: quern:7077", "coordinator", "http://HOST:PORT"),
+        ("image: ''", "image", "image"),
+        ("image: a b", "image", "image"),
+        ("capfilt_workers: 0", "capfilt_workers", "1 to 100000"),
+        ("resources: {cpu: lots}", "resources.cpu", "500m"),
+        ("resources: {cpu: '0'}", "resources.cpu", "500m"),
+        ("resources: {memory: 32GB}", "resources.memory", "32Gi"),
+        ("resources: {gpus: 2}", "resources.gpus", "more workers"),
+        ("node_selector: {a/b/c: x}", "node_selector.a/b/c", "no label"),
+        ("node_selector: {zone: a b}", "node_selector.zone", "63"),
+        ("tolerations: [{effect: NoSchedule}]", "tolerations[0].key", "operator: Exists"),
+        ("tolerations: [{operator: Exists, value: x}]", "tolerations[0].value", "remove"),
+        ("tolerations: [{key: a b, value: x}]", "tolerations[0].key", "taint"),
+        ("secrets: [ok, Not_ok]", "secrets[1]", "lower-case"),
+        ("models: {claim: Models}", "models.claim", "lower-case"),
+        ("models: {claim: m, path: models}", "models.path", "absolute"),
+        ("models: {claim: m, path: /}", "models.path", "absolute"),
+        ("models: {claim: m, path: /tmp/}", "models.path", "where workers write"),
+    ];
+    for (to, key, words) in rules {
+        let error = broken("  threads: 1", &format!("  kubernetes:\n    {to}"));
+        assert_eq!(error.key, format!("cluster.kubernetes.{key}"), "{error}");
+        assert!(error.message.contains(words), "`{words}` is missing in: {error}");
+        assert!(error.place.is_some(), "no place in: {error}");
+    }
+    let error = broken("  threads: 1", "  kubernetes: {gpus: 1}").to_string();
+    assert!(error.contains("gpus") && error.contains("capfilt_workers"), "names what was expected: {error}");
+}
+
+#[test]
 fn every_rule_of_stage_2_names_its_key() {
     let language_model = "  language_model: models/opt";
     let rules = [
@@ -354,7 +389,7 @@ fn the_hash_covers_the_method_and_nothing_else() {
         assert_ne!(recipe, base, "the change must change something");
         recipe.hash()
     };
-    let without_effect: [&dyn Fn(&mut Recipe); 9] = [
+    let without_effect: [&dyn Fn(&mut Recipe); 10] = [
         &|r| r.name = "another".into(),
         &|r| r.output = "s3://elsewhere".into(),
         &|r| r.datasets[0].path = "/mnt/web".into(),
@@ -364,6 +399,7 @@ fn the_hash_covers_the_method_and_nothing_else() {
         &|r| r.stage1.as_mut().unwrap().checkpoint_every = 7,
         &|r| r.cluster.lease_ms += 1,
         &|r| r.cluster.attempts += 1,
+        &|r| r.cluster.kubernetes = Some(Default::default()),
     ];
     for (index, change) in without_effect.iter().enumerate() {
         assert_eq!(hash_with(change), base.hash(), "change {index} does not touch the result");

@@ -40,6 +40,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ),
     ("tonic", &["quern-proto", "quern-coordinator", "quern-worker", "quern-cli", "quern-tests"]),
     ("cudarc", &["quern-collective"]),
+    ("k8s-openapi", &["quern-cli"]),
 ];
 
 fn root() -> PathBuf {

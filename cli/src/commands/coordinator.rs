@@ -26,6 +26,10 @@ pub struct Arguments {
     /// The journal: with it, a restarted coordinator goes on where it stopped [default: OUTPUT.journal.sqlite].
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
+    /// Answer workers and watchers after the run is over too, until a signal comes: for what restarts a coordinator that
+    /// ends.
+    #[arg(long)]
+    stay: bool,
 }
 
 /// Serves until the run is over or a signal comes.
@@ -45,7 +49,7 @@ pub async fn coordinator(arguments: Arguments) -> Result<Done, Failure> {
     let outcome = match ended {
         Ok(ended) => {
             let end = end_of(&ended.last);
-            tokio::select! { () = all_gone(&coordinator) => {}, _ = signals.next() => {} }
+            tokio::select! { () = all_gone(&coordinator), if !arguments.stay => {}, _ = signals.next() => {} }
             end
         }
         Err(signal) => Err(Failure::Stopped {

@@ -7,6 +7,7 @@ pub mod corpus;
 pub mod demo;
 pub mod doctor;
 pub mod explain;
+pub mod k8s;
 pub mod run;
 pub mod status;
 pub mod tensors;

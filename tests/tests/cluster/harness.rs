@@ -194,9 +194,14 @@ impl Run {
 
     /// Starts `quern coordinator` on a port that was free just now.
     pub fn coordinator(&self, port: u16) -> Process {
+        self.coordinator_with(port, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn coordinator_with(&self, port: u16, arguments: &[&str]) -> Process {
         let mut command = Command::new(binary("quern"));
         command.arg("coordinator").arg(self.recipe());
-        command.args(["--listen", &format!("127.0.0.1:{port}")]).arg("--journal").arg(self.journal());
+        command.args(["--listen", &format!("127.0.0.1:{port}")]).arg("--journal").arg(self.journal()).args(arguments);
         Process::start("coordinator", command)
     }
 

@@ -3,6 +3,7 @@
 mod bad_input;
 mod caption;
 mod harness;
+mod kubernetes;
 mod operated;
 mod same_bytes;
 mod stages;
