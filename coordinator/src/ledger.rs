@@ -103,7 +103,8 @@ impl Desk {
             {
                 batch.push(next);
             }
-            let (events, callers): (Vec<_>, Vec<_>) = batch.into_iter().map(|entry| (entry.event, entry.answer)).unzip();
+            let (events, callers): (Vec<_>, Vec<_>) =
+                batch.into_iter().map(|entry| (entry.event, entry.answer)).unzip();
             let verdicts = self.keeper.turn(self.clock.now_ms(), &events);
             self.publish();
             for (caller, verdict) in callers.into_iter().zip(verdicts) {

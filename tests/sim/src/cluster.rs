@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quern_machine::{Call, Caller, Config, Event, Registration, StageConfig};
 use quern_sim_checker::{Checker, Output, Terms, Told, Verdict};
@@ -100,6 +101,7 @@ pub(crate) struct Cluster {
     pub coordinator: Coordinator,
     pub workers: Vec<Worker>,
     pub faults: BTreeMap<&'static str, u64>,
+    events: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
     seq: u64,
 }
@@ -124,14 +126,19 @@ pub fn run(options: Options) -> Report {
         coordinator: Coordinator::default(),
         workers: (0..workers).map(|_| Worker::default()).collect(),
         faults: BTreeMap::new(),
+        events: 0,
         queue: BinaryHeap::new(),
         seq: 0,
     };
-    let (events, verdict) = cluster.live();
+    let verdict = catch_unwind(AssertUnwindSafe(|| cluster.live()));
+    let verdict = verdict.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(format!("a panic: {}", text.unwrap_or_else(|| "its message is in the standard error".into())))
+    });
     Report {
         seed: options.seed,
         sqlite: options.sqlite,
-        events,
+        events: cluster.events,
         digest: cluster.log.digest(),
         violation: verdict.err(),
         virtual_ms: cluster.now_ms,
@@ -140,8 +147,7 @@ pub fn run(options: Options) -> Report {
 }
 
 impl Cluster {
-    fn live(&mut self) -> (u64, Verdict) {
-        let mut events = 0;
+    fn live(&mut self) -> Verdict {
         self.after(0, What::StartCoordinator);
         for worker in 0..self.workers.len() {
             self.after(10, What::StartWorker { worker });
@@ -150,10 +156,10 @@ impl Cluster {
         let mut done_ms = None;
         while let Some(Reverse(Scheduled { at_ms, what, .. })) = self.queue.pop() {
             self.now_ms = at_ms;
-            events += 1;
+            self.events += 1;
             if let Err(what) = self.happen(what) {
                 self.log.add(self.now_ms, format_args!("violation: {what}"));
-                return (events, Err(what));
+                return Err(what);
             }
             if done_ms.is_none() && self.checker.is_done() {
                 done_ms = Some(at_ms);
@@ -161,13 +167,12 @@ impl Cluster {
             match done_ms {
                 Some(done_ms) if at_ms > done_ms + EPILOGUE_MS => break,
                 None if at_ms > QUIET_MS + BOUND_MS => {
-                    return (events, Err(format!("the run is not over {BOUND_MS} ms after the last fault")));
+                    return Err(format!("the run is not over {BOUND_MS} ms after the last fault"));
                 }
                 _ => {}
             }
         }
-        let end = if done_ms.is_some() { self.checker.files(&self.output) } else { Err("the run stands still".into()) };
-        (events, end)
+        if done_ms.is_some() { self.checker.files(&self.output) } else { Err("the run stands still".into()) }
     }
 
     fn happen(&mut self, what: What) -> Verdict {

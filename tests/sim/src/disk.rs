@@ -71,7 +71,7 @@ impl Disk {
     /// An empty disk.
     pub fn new(sqlite: bool) -> std::io::Result<Self> {
         let medium = match sqlite {
-            true => Medium::Sqlite { folder: tempfile::tempdir()?, life: 0 },
+            true => Medium::Sqlite { folder: folder()?, life: 0 },
             false => Medium::Memory(MemoryJournal::default()),
         };
         Ok(Disk { medium, tape: Arc::default() })
@@ -123,6 +123,11 @@ impl Disk {
         }
         Ok(())
     }
+}
+
+/// A folder in memory where there is one: what a power cut leaves is simulated, and real syncs would take minutes.
+fn folder() -> std::io::Result<TempDir> {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())
 }
 
 fn journal_path(folder: &Path, life: u64) -> PathBuf {

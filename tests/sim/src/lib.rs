@@ -15,6 +15,7 @@ pub mod log;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use cluster::run;
 
@@ -65,6 +66,26 @@ impl Report {
     pub fn faults_beside_messages(&self) -> u64 {
         self.faults.iter().filter(|(kind, _)| !kind.starts_with("message")).map(|(_, count)| count).sum()
     }
+}
+
+/// Runs seeds on all cores; the reports come in no order.
+pub fn run_all(start: u64, seeds: u64) -> Vec<Report> {
+    let next = AtomicU64::new(start);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        let mut reports = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= start + seeds {
+                return reports;
+            }
+            reports.push(run(Options::of(seed)));
+        }
+    };
+    std::thread::scope(|scope| {
+        let hands: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        hands.into_iter().flat_map(|hand| hand.join().expect("a run doesn't panic")).collect()
+    })
 }
 
 /// How many seeds from `start` on it takes to catch a planted bug, and what gave it away; `None`: more than `seeds`.

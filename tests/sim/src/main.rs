@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
-use quern_sim::{Options, Report, run};
+use quern_sim::{Options, Report, run, run_all};
 
 /// Simulates whole clusters, one per seed, and checks them from outside.
 #[derive(Debug, Parser)]
@@ -35,26 +34,6 @@ fn main() -> ExitCode {
         return verdict(&[report]);
     }
     verdict(&run_all(arguments.start, arguments.seeds))
-}
-
-/// Runs seeds on all cores.
-fn run_all(start: u64, seeds: u64) -> Vec<Report> {
-    let next = AtomicU64::new(start);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let work = || {
-        let mut reports = Vec::new();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= start + seeds {
-                return reports;
-            }
-            reports.push(run(Options::of(seed)));
-        }
-    };
-    std::thread::scope(|scope| {
-        let hands: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        hands.into_iter().flat_map(|hand| hand.join().expect("a run doesn't panic")).collect()
-    })
 }
 
 fn verdict(reports: &[Report]) -> ExitCode {

@@ -4,8 +4,8 @@
 //! UNAVAILABLE, is made again; every call of the protocol may be.
 
 use quern_machine::{
-    Answer, Call, Caller, Checkpoint, Generation, Losses, PartSummary, Rank, Refusal, Registration, Seat,
-    SecretDigest, ShardId, ShardPlan, ShardProgress, ShardToken, Stage, StepLosses, Work, WorldToken,
+    Answer, Call, Caller, Checkpoint, Generation, Losses, PartSummary, Rank, Refusal, Registration, Seat, SecretDigest,
+    ShardId, ShardPlan, ShardProgress, ShardToken, Stage, StepLosses, Work, WorldToken,
 };
 use quern_sim_checker::{PartFile, Told};
 
@@ -287,7 +287,9 @@ impl Cluster {
         };
         match (call, told) {
             (Call::Lease, Told::Answer(Answer::Work(work))) => self.on_work(worker, work),
-            (Call::JoinWorld { generation }, Told::Answer(Answer::Seat(seat))) => self.on_seat(worker, generation, seat),
+            (Call::JoinWorld { generation }, Told::Answer(Answer::Seat(seat))) => {
+                self.on_seat(worker, generation, seat)
+            }
             (Call::ReportSteps { .. }, Told::Answer(_)) => self.after_step(worker),
             (Call::CommitCheckpoint { last: false, .. }, Told::Answer(Answer::Accepted)) => self.wake(worker, STEP_MS),
             (Call::CommitCheckpoint { last: true, .. }, Told::Answer(Answer::Accepted)) => self.ask_for_work(worker),
@@ -442,7 +444,11 @@ impl Cluster {
     fn after_step(&mut self, worker: usize) {
         let Task::World(place) = &self.workers[worker].task else { return self.ask_for_work(worker) };
         let last = self.steps_of(place.stage) == place.step;
-        if last || place.step % CHECKPOINT_STEPS == 0 { self.offer_checkpoint(worker) } else { self.wake(worker, STEP_MS) }
+        if last || place.step % CHECKPOINT_STEPS == 0 {
+            self.offer_checkpoint(worker)
+        } else {
+            self.wake(worker, STEP_MS)
+        }
     }
 
     fn offer_checkpoint(&mut self, worker: usize) {

@@ -158,10 +158,7 @@ impl Checker {
                 let grant = self.ledger.grant(*epoch).ok_or_else(|| format!("epoch {epoch} was never granted"))?;
                 let offered = self.offers.get(shard).into_iter().flatten().any(|(caller, call)| {
                     let Call::Commit { token, part: offered, .. } = call else { return false };
-                    self.is_genuine(caller)
-                        && caller.worker == grant.worker
-                        && *token == grant.token
-                        && offered == part
+                    self.is_genuine(caller) && caller.worker == grant.worker && *token == grant.token && offered == part
                 });
                 ensure(offered, || format!("{shard} is committed at {:?}, which nobody offered", grant.token))
             }
@@ -178,7 +175,9 @@ impl Checker {
                         && (checkpoint.step, &checkpoint.path, &checkpoint.digest) == (*step, path, digest)
                         && is_last == last
                 });
-                ensure(offered, || format!("checkpoint {path} is accepted in {:?}, where nobody offered it", world.token))
+                ensure(offered, || {
+                    format!("checkpoint {path} is accepted in {:?}, where nobody offered it", world.token)
+                })
             }
             _ => Ok(()),
         }
