@@ -17,7 +17,7 @@ use crate::{Options, Report};
 pub(crate) const LEASE_MS: u64 = 1_000;
 pub(crate) const HEARTBEAT_MS: u64 = 250;
 /// Faults stop here, if the run is not over by then.
-pub(crate) const QUIET_MS: u64 = 12_000;
+pub(crate) const QUIET_MS: u64 = 20_000;
 /// From then on the run must be over within this time.
 pub(crate) const BOUND_MS: u64 = 30_000;
 /// What follows the end: late answers, and workers that hear of it.

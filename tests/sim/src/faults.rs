@@ -13,7 +13,7 @@ impl Cluster {
             return;
         }
         self.strike();
-        let in_ms = self.dice.between(100, 700);
+        let in_ms = self.dice.between(200, 1_000);
         self.after(in_ms, What::Fault);
     }
 

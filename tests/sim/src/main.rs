@@ -48,7 +48,7 @@ fn verdict(reports: &[Report]) -> ExitCode {
     }
     let kinds: Vec<_> = faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     println!(
-        "{} seeds ({} over SQLite), {} events (median {}), {} faults (median {}, beside messages {}): {}; {} violations",
+        "{} seeds ({} over SQLite), {} events (median {}), {} faults (median {}, beside messages {}): {}; median run {} ms; {} violations",
         reports.len(),
         reports.iter().filter(|report| report.sqlite).count(),
         reports.iter().map(|report| report.events).sum::<u64>(),
@@ -57,6 +57,7 @@ fn verdict(reports: &[Report]) -> ExitCode {
         median(reports, Report::faults_total),
         median(reports, Report::faults_beside_messages),
         kinds.join(", "),
+        median(reports, |report| report.virtual_ms),
         violations.len()
     );
     if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

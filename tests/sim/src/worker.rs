@@ -93,6 +93,8 @@ pub(crate) struct Worker {
     blind: bool,
     /// A part that it never handed in, for it was lost meanwhile.
     old: Option<(ShardId, ShardToken, PartSummary)>,
+    /// The world that it led and left: its training thread may not know yet.
+    old_place: Option<Place>,
 }
 
 impl Worker {
@@ -266,6 +268,7 @@ impl Cluster {
     // ---- the main work ----
 
     fn ask_for_work(&mut self, worker: usize) {
+        self.tell_of_an_old_world(worker);
         let it = &mut self.workers[worker];
         (it.task, it.stop) = (Task::Idle, false);
         if it.leave || it.drained {
@@ -316,7 +319,7 @@ impl Cluster {
     fn on_work(&mut self, worker: usize, work: Work) {
         match work {
             Work::Shard { plan, token } => {
-                let work_ms = self.dice.between(30, 160);
+                let work_ms = self.dice.between(5, 60);
                 self.workers[worker].task = Task::Shard(plan, token);
                 self.wake(worker, work_ms);
             }
@@ -433,11 +436,7 @@ impl Cluster {
             // It was away and doesn't know: what it had in hand is a checkpoint.
             return self.offer_checkpoint(worker);
         }
-        let losses = match stage {
-            Stage::One => Losses::Stage1 { itc: 1.0, itg: 2.0, itm: 0.5 },
-            Stage::Two => Losses::Stage2 { lm: 3.0 },
-        };
-        let losses = StepLosses { step, losses, lr: 1e-4, seconds: 0.015 };
+        let losses = losses_of(stage, step);
         self.call(worker, Call::ReportSteps { token, losses });
     }
 
@@ -454,13 +453,26 @@ impl Cluster {
     fn offer_checkpoint(&mut self, worker: usize) {
         let it = &self.workers[worker];
         let Task::World(place) = it.task.clone() else { return self.ask_for_work(worker) };
-        let checkpoint = Checkpoint {
-            step: place.step,
-            path: format!("{}/step-{:06}", place.stage.name(), place.step),
-            digest: format!("g{}p{}", place.token.generation, it.process),
-        };
+        let checkpoint = checkpoint_of(&place, it.process);
         let last = self.steps_of(place.stage) <= place.step;
         self.call(worker, Call::CommitCheckpoint { token: place.token, checkpoint, last });
+    }
+
+    /// A step and a checkpoint of a world that is over, from a thread that hasn't heard of it.
+    fn tell_of_an_old_world(&mut self, worker: usize) {
+        let it = &mut self.workers[worker];
+        let (Some(mut place), Some(caller)) = (it.old_place.take(), it.caller.clone()) else { return };
+        let process = it.process;
+        if !self.is_rough() {
+            return;
+        }
+        self.fault("old world's offers");
+        place.step += 1;
+        let token = place.token;
+        let losses = losses_of(place.stage, place.step);
+        self.stray(worker, caller.clone(), Call::ReportSteps { token, losses });
+        let checkpoint = checkpoint_of(&place, process);
+        self.stray(worker, caller, Call::CommitCheckpoint { token, checkpoint, last: false });
     }
 
     fn steps_of(&self, stage: Stage) -> u64 {
@@ -478,11 +490,25 @@ impl Cluster {
     fn leave_world(&mut self, worker: usize) {
         match self.workers[worker].task.clone() {
             Task::World(place) if !self.workers[worker].leave => {
+                self.workers[worker].old_place = (place.rank == Rank(0)).then(|| place.clone());
                 self.call(worker, Call::LeaveWorld { token: place.token, reason: "a peer is lost".into() });
             }
             _ => self.ask_for_work(worker),
         }
     }
+}
+
+fn losses_of(stage: Stage, step: u64) -> StepLosses {
+    let losses = match stage {
+        Stage::One => Losses::Stage1 { itc: 1.0, itg: 2.0, itm: 0.5 },
+        Stage::Two => Losses::Stage2 { lm: 3.0 },
+    };
+    StepLosses { step, losses, lr: 1e-4, seconds: 0.015 }
+}
+
+fn checkpoint_of(place: &Place, process: u64) -> Checkpoint {
+    let path = format!("{}/step-{:06}", place.stage.name(), place.step);
+    Checkpoint { step: place.step, path, digest: format!("g{}p{process}", place.token.generation) }
 }
 
 /// What a shard becomes: its last row can't be read when the shard begins at row 0.
