@@ -178,7 +178,7 @@ impl Cluster {
     fn hand_out_jobs(&mut self) {
         let Some(job) = self.coordinator.keeper.as_mut().and_then(Keeper::next_job) else { return };
         let event = match job {
-            Job::Plan => self.plan(),
+            Job::Plan => plan(),
             Job::WriteManifest(shards) => {
                 self.output.manifest = Some(shards);
                 Event::ManifestWritten
@@ -189,19 +189,6 @@ impl Cluster {
         self.after(in_ms, What::Job { life, event });
     }
 
-    fn plan(&mut self) -> Event {
-        let plan = |file: u64, row_start: u64, rows: u64| ShardPlan {
-            shard: ShardId(format!("toy-{file:04}-{row_start:04}")),
-            dataset: "toy".into(),
-            file: format!("{file}.parquet"),
-            row_start,
-            rows,
-        };
-        let shards = (0..25).flat_map(|file| (0..8).map(move |k| plan(file, k * SHARD_ROWS, SHARD_ROWS))).collect();
-        let unreadable = vec![UnreadableFile { shard: plan(99, 0, 0), reason: "its footer can't be read".into() }];
-        Event::Planned { shards, unreadable }
-    }
-
     /// The operator starts a coordinator anew whose run has failed; a failed run is taken up again so.
     fn watch(&mut self) {
         if self.checker.has_failed() && self.coordinator.is_up() {
@@ -209,6 +196,20 @@ impl Cluster {
             self.kill_coordinator();
         }
     }
+}
+
+/// The corpus: 25 files of 8 shards, and one that can't be read.
+fn plan() -> Event {
+    let plan = |file: u64, row_start: u64, rows: u64| ShardPlan {
+        shard: ShardId(format!("toy-{file:04}-{row_start:04}")),
+        dataset: "toy".into(),
+        file: format!("{file}.parquet"),
+        row_start,
+        rows,
+    };
+    let shards = (0..25).flat_map(|file| (0..8).map(move |k| plan(file, k * SHARD_ROWS, SHARD_ROWS))).collect();
+    let unreadable = vec![UnreadableFile { shard: plan(99, 0, 0), reason: "its footer can't be read".into() }];
+    Event::Planned { shards, unreadable }
 }
 
 fn told(verdict: Result<Answer, CallError>) -> Told {

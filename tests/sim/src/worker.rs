@@ -102,10 +102,6 @@ impl Worker {
         self.paused_until_ms = until_ms;
         self.blind = true;
     }
-
-    fn address(worker: usize, process: u64) -> String {
-        format!("worker-{worker}:{process}")
-    }
 }
 
 impl Cluster {
@@ -145,11 +141,10 @@ impl Cluster {
         let registration = Registration {
             name: format!("worker-{worker}"),
             device: "cpu".into(),
-            address: Worker::address(worker, it.process),
+            // One of its own for every registration: the judge tells them apart by it.
+            address: format!("worker-{worker}:{}:{}", it.process, it.work),
             secret: SecretDigest(secret),
         };
-        // Every registration has an address of its own, as every process binds a port of its own.
-        let registration = Registration { address: format!("{}/{}", registration.address, it.work), ..registration };
         self.ask(worker, Ask::Register(registration));
     }
 
