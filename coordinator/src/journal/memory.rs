@@ -67,7 +67,7 @@ impl Journal for MemoryJournal {
         shared.appends += 1;
         let fault = if shared.full { Some(Fault::Full) } else { shared.faults.pop_front().flatten() };
         if fault != Some(Fault::Full) {
-            shared.records.extend(records.iter().map(|record| Record::clone(record)));
+            shared.records.extend(records.iter().copied().cloned());
         }
         match fault {
             None => Ok(()),

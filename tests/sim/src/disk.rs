@@ -190,7 +190,7 @@ impl Journal for FaultyJournal {
         match fault {
             None => {
                 self.inner.append(records)?;
-                tape.records.extend(records.iter().map(|record| Record::clone(record)));
+                tape.records.extend(records.iter().copied().cloned());
                 return Ok(());
             }
             Some(AppendFault::Nothing) => {}

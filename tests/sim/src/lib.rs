@@ -33,7 +33,7 @@ pub struct Options {
 impl Options {
     /// Of ten seeds, one is over the SQLite journal.
     pub fn of(seed: u64) -> Self {
-        Options { seed, trace: false, sqlite: seed % 10 == 0 }
+        Options { seed, trace: false, sqlite: seed.is_multiple_of(10) }
     }
 }
 

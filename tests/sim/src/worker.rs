@@ -438,7 +438,7 @@ impl Cluster {
     fn after_step(&mut self, worker: usize) {
         let Task::World(place) = &self.workers[worker].task else { return self.ask_for_work(worker) };
         let last = self.steps_of(place.stage) == place.step;
-        if last || place.step % CHECKPOINT_STEPS == 0 {
+        if last || place.step.is_multiple_of(CHECKPOINT_STEPS) {
             self.offer_checkpoint(worker)
         } else {
             self.wake(worker, STEP_MS)
