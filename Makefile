@@ -1,6 +1,6 @@
 # `make demo` and `make test` set everything up by themselves; see README.md.
 SHELL := /bin/bash
-.PHONY: setup setup-dev build demo test check parity golden k8s zoo deny
+.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations zoo deny
 
 # System packages, .venv with the pinned torch, links in .deps/. Idempotent and quick the second time.
 setup:
@@ -21,6 +21,7 @@ demo: build
 test: setup-dev check
 	cargo build --release --workspace --bins
 	cargo test --release --workspace
+	$(MAKE) sim-mutations
 	scripts/parity.sh 1 1
 	scripts/exports.sh 1
 	scripts/k8s.sh
@@ -42,6 +43,17 @@ parity: setup-dev
 # What `quern k8s render` prints and the files of k8s/base, against Kubernetes' schemas.
 k8s: setup-dev build
 	scripts/k8s.sh
+
+# Simulated clusters, one per seed: `make sim SEEDS=200000 START=0`.
+SEEDS ?= 2000
+START ?= 0
+sim:
+	cargo build --release --workspace --bins
+	target/release/sim --seeds $(SEEDS) --start $(START)
+
+# Every bug that can be planted is caught. The feature reaches this test alone: no binary for use has a bug to plant.
+sim-mutations:
+	cargo test --release --workspace --features quern-sim/mutations --test mutations
 
 # Trains the tiny models of zoo/ anew (about an hour).
 zoo: setup-dev build

@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 
 /// Why a call has no good answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CallError {
+pub enum CallError {
     /// The machine refused.
     #[error(transparent)]
     Refused(#[from] Refusal),

@@ -4,7 +4,6 @@
 //! power being cut; when it has returned an error, [`Journal::replay`] says which of them are there, and they are so in
 //! every later replay. Appending is all or nothing.
 
-#[cfg(test)]
 mod memory;
 mod sqlite;
 
@@ -12,13 +11,12 @@ use std::path::PathBuf;
 
 use quern_machine::Record;
 
-#[cfg(test)]
-pub(crate) use memory::MemoryJournal;
-pub(crate) use sqlite::SqliteJournal;
+pub use memory::MemoryJournal;
+pub use sqlite::SqliteJournal;
 
 /// Which run a journal is of. A journal of another one is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RunIdentity {
+pub struct RunIdentity {
     /// The recipe's hash.
     pub recipe_hash: String,
     /// Where the parts are.
@@ -26,7 +24,7 @@ pub(crate) struct RunIdentity {
 }
 
 /// A run's durable records.
-pub(crate) trait Journal: Send {
+pub trait Journal: Send {
     /// Hands over all records, in order.
     ///
     /// # Errors

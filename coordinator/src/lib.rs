@@ -23,6 +23,13 @@ mod service;
 mod status;
 mod web;
 
+/// What a simulator drives: the ledger without its thread, and its journals. See `tests/sim`.
+pub mod simulation {
+    pub use crate::errors::CallError;
+    pub use crate::journal::{Journal, MemoryJournal, RunIdentity, SqliteJournal};
+    pub use crate::ledger::{Job, Keeper};
+}
+
 pub use clock::{Clock, ScriptedClock, SystemClock};
 pub use journal::JournalError;
 pub use serve::{Coordinator, Outcome, ServeError, ServeOptions, serve};

@@ -29,6 +29,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "quern-collective",
         ],
     ),
+    ("quern-sim-checker", &["quern-machine"]),
+    ("quern-sim", &["quern-machine", "quern-coordinator", "quern-sim-checker"]),
     ("quern-cli", &["quern-recipes", "quern-coordinator", "quern-capfilt", "quern-corpus", "quern-proto"]),
 ];
 

@@ -27,12 +27,13 @@ impl Machine {
     }
 
     fn resume(&self) -> Result<Vec<Record>, Refusal> {
-        match (&self.run.end, &self.run.paused) {
-            (Some(End::Failed { .. }), _) => Ok(vec![Record::RunResumed]),
-            (Some(_), _) => self.must_go_on("resumed").map(|()| Vec::new()),
-            (None, Some(_)) => Ok(vec![Record::RunUnpaused]),
-            (None, None) => Ok(Vec::new()),
+        let has_failed = matches!(self.run.end, Some(End::Failed { .. }));
+        if !has_failed {
+            self.must_go_on("resumed")?;
         }
+        let taken_up = has_failed.then_some(Record::RunResumed);
+        let unpaused = self.run.paused.is_some().then_some(Record::RunUnpaused);
+        Ok(taken_up.into_iter().chain(unpaused).collect())
     }
 
     fn cancel(&self, reason: &str) -> Result<Vec<Record>, Refusal> {

@@ -35,6 +35,7 @@ mod ids;
 mod invariants;
 mod machine;
 mod members;
+mod mutation;
 mod part;
 mod record;
 mod run;
@@ -50,6 +51,9 @@ pub use ids::{Epoch, Generation, Incarnation, Rank, SecretDigest, ShardId, Shard
 pub use invariants::Violation;
 pub use machine::{Config, Machine, StageConfig};
 pub use members::MemberState;
+#[cfg(feature = "mutations")]
+pub use mutation::plant;
+pub use mutation::{Mutation, planted};
 pub use part::PartSummary;
 pub use record::Record;
 pub use run::{Chore, End, Phase, Stage};

@@ -7,6 +7,7 @@ use crate::event::{
 };
 use crate::ids::{Generation, Incarnation, Rank, ShardId, ShardToken, WorkerId, WorldToken};
 use crate::members::{Member, MemberState, Members};
+use crate::mutation::{Mutation, planted};
 use crate::part::PartSummary;
 use crate::record::Record;
 use crate::run::{Chore, End, Phase, Run, Stage};
@@ -178,11 +179,15 @@ impl Machine {
         if now_ms <= self.now_ms {
             return Decision::noted(Vec::new());
         }
-        let lost = self.members.silent(now_ms, self.config.lease_ms);
+        let mut lost = self.members.silent(now_ms, self.config.lease_ms);
+        if planted(Mutation::NeverLoseTheSilent) {
+            lost.clear();
+        }
         let mut records = vec![Record::TimePassed { now_ms }];
         records.extend(lost.iter().map(|worker| Record::WorkerLost { worker: *worker }));
         let ended = |attempt: &crate::shards::Attempt| {
-            (lost.contains(&attempt.worker) || attempt.until_ms <= now_ms).then_some(Ending::Expired)
+            let over = lost.contains(&attempt.worker) || attempt.until_ms <= now_ms;
+            (over && !planted(Mutation::KeepLeasesOfTheLost)).then_some(Ending::Expired)
         };
         records.extend(self.shards.end_attempts(self.config.attempts, ended));
         records.extend(self.part_with(&lost, Loss::Blamed, "a rank fell silent"));
@@ -294,7 +299,9 @@ impl Machine {
             return Decision::noted(Vec::new());
         }
         let mut records = vec![Record::WorkerDraining { worker, reason: reason.into() }];
-        let ended = |attempt: &crate::shards::Attempt| (attempt.worker == worker).then_some(Ending::Returned);
+        let ended = |attempt: &crate::shards::Attempt| {
+            (attempt.worker == worker && !planted(Mutation::KeepLeasesOfTheDraining)).then_some(Ending::Returned)
+        };
         records.extend(self.shards.end_attempts(self.config.attempts, ended));
         records.extend(self.part_with(&BTreeSet::from([worker]), Loss::Graceful, "a rank went away"));
         Decision::noted(records)
@@ -333,7 +340,9 @@ impl Machine {
                 Decision::answer(Answer::Work(Work::Shard { plan: shard.plan.clone(), token: attempt.token }))
             }
             Choice::Grant(shard) => {
-                let token = ShardToken { incarnation: self.incarnation, epoch: self.shards.last_epoch.next() };
+                let last = self.shards.last_epoch;
+                let epoch = if planted(Mutation::ReuseEpoch) { last } else { last.next() };
+                let token = ShardToken { incarnation: self.incarnation, epoch };
                 let granted = Record::LeaseGranted {
                     shard: shard.plan.shard.clone(),
                     epoch: token.epoch,
@@ -357,15 +366,15 @@ impl Machine {
         let known = self.shards.all.get(shard).ok_or_else(|| Refusal::UnknownShard(shard.clone()))?;
         if let ShardState::Done { token: accepted, part: accepted_part } = &known.state {
             // The same offer again: its answer got lost.
-            if *accepted == token && accepted_part == part {
+            if *accepted == token && accepted_part == part || planted(Mutation::AcceptASecondPart) {
                 return Ok(Decision::answer(Answer::Accepted));
             }
             let reason = format!("another part of {shard} was accepted before");
             return Ok(Decision::answer(Answer::Superseded { reason }));
         }
-        self.shards.live(shard, token, worker)?;
+        let epoch = self.shards.live(shard, token, worker)?.token.epoch;
         part.check(shard, known.plan.rows).map_err(Refusal::Malformed)?;
-        let record = Record::ShardCommitted { shard: shard.clone(), epoch: token.epoch, part: part.clone() };
+        let record = Record::ShardCommitted { shard: shard.clone(), epoch, part: part.clone() };
         Ok(Decision { records: vec![record], after_durable: Ok(Answer::Accepted) })
     }
 
@@ -441,7 +450,9 @@ impl Machine {
     }
 
     fn report_steps(&self, worker: WorkerId, token: WorldToken, losses: &StepLosses) -> Result<Decision, Refusal> {
-        self.speaks_for_the_world(worker, token)?;
+        if !planted(Mutation::AcceptOldSteps) {
+            self.speaks_for_the_world(worker, token)?;
+        }
         let record = Record::StepsReported { generation: token.generation, losses: *losses };
         Ok(Decision::noted(vec![record]))
     }
@@ -457,7 +468,9 @@ impl Machine {
         if self.training.has_accepted(offered, token) {
             return Ok(Decision::answer(Answer::Accepted));
         }
-        self.speaks_for_the_world(worker, token)?;
+        if !planted(Mutation::AcceptOldCheckpoints) {
+            self.speaks_for_the_world(worker, token)?;
+        }
         let safe = self.training.safe_step();
         if self.training.checkpoint.is_some() && offered.step <= safe {
             let reason = format!("the checkpoint of step {safe} was accepted before");
@@ -516,8 +529,10 @@ impl Machine {
                 self.incarnation = *incarnation;
                 self.now_ms = *at_ms;
                 self.run.delay = None;
-                self.members.absorb_restart(*at_ms);
-                self.shards.absorb_renewal(None, *until_ms);
+                if !planted(Mutation::ForgetNewTerms) {
+                    self.members.absorb_restart(*at_ms);
+                    self.shards.absorb_renewal(None, *until_ms);
+                }
                 self.shards.absorb_restart();
                 self.training.absorb_restart();
             }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Caller, Refusal};
 use crate::ids::{SecretDigest, WorkerId};
+use crate::mutation::{Mutation, planted};
 
 /// Where a worker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,7 @@ impl Members {
     /// When there is no such member (any more), or the secret isn't its own.
     pub fn authenticate(&self, caller: &Caller) -> Result<&Member, Refusal> {
         let member = self.all.get(&caller.worker).ok_or(Refusal::NotAMember(caller.worker))?;
-        if member.secret != caller.secret {
+        if member.secret != caller.secret && !planted(Mutation::SkipSecretCheck) {
             return Err(Refusal::WrongSecret(caller.worker));
         }
         if member.state == MemberState::Lost {

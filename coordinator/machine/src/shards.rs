@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Refusal;
 use crate::ids::{Epoch, Incarnation, ShardId, ShardToken, WorkerId};
+use crate::mutation::{Mutation, planted};
 use crate::part::PartSummary;
 use crate::record::Record;
 
@@ -135,7 +136,13 @@ impl Shards {
         let stale = || Refusal::StaleAttempt { shard: shard.clone(), epoch: token.epoch };
         match &self.all.get(shard).ok_or_else(|| Refusal::UnknownShard(shard.clone()))?.state {
             ShardState::Leased { attempts } => {
-                attempts.iter().find(|attempt| attempt.token == token && attempt.worker == worker).ok_or_else(stale)
+                let is_it = |attempt: &&Attempt| {
+                    let same_epoch = attempt.token.epoch == token.epoch && attempt.worker == worker;
+                    let same_incarnation = attempt.token.incarnation == token.incarnation;
+                    (same_epoch || planted(Mutation::SkipEpochCheck))
+                        && (same_incarnation || planted(Mutation::SkipIncarnationCheck))
+                };
+                attempts.iter().find(is_it).ok_or_else(stale)
             }
             _ => Err(stale()),
         }

@@ -1,7 +1,6 @@
 //! A journal in memory that fails when it is told to: the double that tests script faults with.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quern_machine::Record;
@@ -19,7 +18,7 @@ enum Fault {
 
 #[derive(Debug, Default)]
 struct Shared {
-    lines: Vec<String>,
+    records: Vec<Record>,
     faults: VecDeque<Option<Fault>>,
     full: bool,
     appends: u64,
@@ -27,7 +26,7 @@ struct Shared {
 
 /// A journal in memory. Clones share the records, as a restarted process shares the file.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct MemoryJournal(Arc<Mutex<Shared>>);
+pub struct MemoryJournal(Arc<Mutex<Shared>>);
 
 impl MemoryJournal {
     /// Makes appends fail with a full disk until told otherwise.
@@ -49,7 +48,7 @@ impl MemoryJournal {
 
     /// The records as JSON, in order.
     pub fn lines(&self) -> Vec<String> {
-        self.shared().lines.clone()
+        self.shared().records.iter().map(super::sqlite::line).collect()
     }
 
     fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
@@ -59,9 +58,7 @@ impl MemoryJournal {
 
 impl Journal for MemoryJournal {
     fn replay(&mut self, absorb: &mut dyn FnMut(Record)) -> Result<(), JournalError> {
-        for line in self.lines() {
-            absorb(super::sqlite::parse(&PathBuf::from("memory"), &line)?);
-        }
+        self.shared().records.iter().cloned().for_each(absorb);
         Ok(())
     }
 
@@ -70,7 +67,7 @@ impl Journal for MemoryJournal {
         shared.appends += 1;
         let fault = if shared.full { Some(Fault::Full) } else { shared.faults.pop_front().flatten() };
         if fault != Some(Fault::Full) {
-            shared.lines.extend(records.iter().map(|record| super::sqlite::line(record)));
+            shared.records.extend(records.iter().copied().cloned());
         }
         match fault {
             None => Ok(()),

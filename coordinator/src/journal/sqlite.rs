@@ -27,7 +27,7 @@ const TABLES: &str = "
 
 /// A journal in an SQLite database.
 #[derive(Debug)]
-pub(crate) struct SqliteJournal {
+pub struct SqliteJournal {
     path: PathBuf,
     /// `None` after a failure: the next replay opens anew, so that nothing of the failed transaction lingers.
     connection: Option<Connection>,

@@ -1,7 +1,7 @@
 //! The ledger over a journal that fails when it is told to, with time that stands still unless told to go on.
 
 use quern_machine::{
-    Caller, Finished, PartSummary, Refusal, Registration, ShardId, ShardPlan, ShardToken, Work, WorkerId,
+    Call, Caller, Finished, PartSummary, Refusal, Registration, ShardId, ShardPlan, ShardToken, Work, WorkerId,
 };
 
 use super::*;

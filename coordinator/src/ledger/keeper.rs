@@ -1,0 +1,172 @@
+//! The keeper: the machine and its journal as one value, without threads or a clock of its own.
+//!
+//! A turn decides and absorbs a batch of events one after the other, appends the durable records of all of them in one
+//! transaction, and says what may be answered now that it is synced.
+//!
+//! When an append fails, nobody has heard anything yet: the machine is thrown away and rebuilt from the journal, and all
+//! callers of the batch hear UNAVAILABLE. Until the journal takes records again, members are kept alive (a heartbeat
+//! needs no journal) and nothing else happens.
+
+use quern_machine::{Answer, Call, Chore, Config, Event, Machine, Mutation, Record, SettledShard, planted};
+
+use crate::errors::CallError;
+use crate::journal::{Journal, JournalError};
+
+/// What the coordinator has to do beside answering, with all that it needs.
+#[derive(Debug)]
+pub enum Job {
+    /// See [`Chore::Plan`].
+    Plan,
+    /// See [`Chore::WriteManifest`].
+    WriteManifest(Vec<SettledShard>),
+}
+
+/// Who owns the machine.
+pub struct Keeper {
+    config: Config,
+    journal: Box<dyn Journal>,
+    machine: Machine,
+    /// Why nothing can be journalled now.
+    outage: Option<String>,
+    /// Whether the machine holds nothing but what is durable. (After a failed append it doesn't until it is rebuilt.)
+    sound: bool,
+    /// The chore that is being done.
+    asked: Option<Chore>,
+}
+
+impl Keeper {
+    /// Recovers the machine from the journal and takes the next incarnation; a failed run is taken up again.
+    ///
+    /// # Errors
+    /// When the journal can't be read, or doesn't take the record of this start.
+    pub fn open(config: Config, journal: Box<dyn Journal>, now_ms: u64) -> Result<Self, JournalError> {
+        let machine = Machine::new(config);
+        let mut keeper = Keeper { config, journal, machine, outage: None, sound: true, asked: None };
+        keeper.rebuild()?;
+        keeper.start(now_ms, true)?;
+        Ok(keeper)
+    }
+
+    /// Decides a batch, makes it durable, and says what may be answered, in the batch's order.
+    pub fn turn(&mut self, now_ms: u64, batch: &[Event]) -> Vec<Result<Answer, CallError>> {
+        if self.is_up(now_ms, batch) { self.decide(now_ms, batch) } else { self.keep_members_alive(batch) }
+    }
+
+    /// The machine, as it is to be shown while it [is sound](Keeper::is_sound).
+    pub(super) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Whether the machine holds nothing but what is durable.
+    pub(super) fn is_sound(&self) -> bool {
+        self.sound
+    }
+
+    /// Why nothing can be journalled now.
+    pub fn outage(&self) -> Option<&str> {
+        self.outage.as_deref()
+    }
+
+    /// The job that has become due since this was last asked.
+    pub fn next_job(&mut self) -> Option<Job> {
+        if !self.sound || self.outage.is_some() || self.machine.chore() == self.asked {
+            return None;
+        }
+        self.asked = self.machine.chore();
+        self.asked.map(|chore| match chore {
+            Chore::Plan => Job::Plan,
+            Chore::WriteManifest => Job::WriteManifest(self.machine.settled_shards()),
+        })
+    }
+
+    /// Whether the journal takes records, as far as is known; during an outage it is tried anew at every tick.
+    fn is_up(&mut self, now_ms: u64, batch: &[Event]) -> bool {
+        if self.outage.is_none() {
+            return true;
+        }
+        if !batch.iter().any(|event| matches!(event, Event::Tick { .. })) {
+            return false;
+        }
+        match self.rebuild().and_then(|()| self.start(now_ms, false)) {
+            Ok(()) => {
+                tracing::info!("the journal takes records again");
+                self.outage = None;
+                true
+            }
+            Err(error) => {
+                self.outage = Some(error.to_string());
+                false
+            }
+        }
+    }
+
+    fn decide(&mut self, now_ms: u64, batch: &[Event]) -> Vec<Result<Answer, CallError>> {
+        let mut records = Vec::new();
+        // The answer to a tick is nobody's.
+        let _ = self.take(&Event::Tick { now_ms }, &mut records);
+        let verdicts: Vec<_> = batch.iter().map(|event| self.take(event, &mut records)).collect();
+        let durable: Vec<_> = records.iter().filter(|record| record.is_durable()).collect();
+        if durable.is_empty() {
+            return verdicts;
+        }
+        let Err(error) = self.journal.append(&durable) else { return verdicts };
+        tracing::error!(%error, "the journal takes no records");
+        self.outage = Some(error.to_string());
+        self.sound = false;
+        if let Err(error) = self.rebuild() {
+            self.outage = Some(error.to_string());
+        }
+        if planted(Mutation::AnswerBeforeAppend) {
+            return verdicts;
+        }
+        verdicts.into_iter().map(|_| Err(self.unavailable())).collect()
+    }
+
+    fn take(&mut self, event: &Event, records: &mut Vec<Record>) -> Result<Answer, CallError> {
+        let decision = self.machine.decide(event);
+        decision.records.iter().for_each(|record| self.machine.absorb(record));
+        records.extend(decision.records);
+        decision.after_durable.map_err(CallError::from)
+    }
+
+    /// During an outage: heartbeats are answered from what is durable, all else is put off.
+    fn keep_members_alive(&mut self, batch: &[Event]) -> Vec<Result<Answer, CallError>> {
+        let answer = |event: &Event| match event {
+            Event::Call { call: Call::Heartbeat { .. }, .. } if self.sound => {
+                self.machine.decide(event).after_durable.map_err(CallError::from)
+            }
+            _ => Err(self.unavailable()),
+        };
+        batch.iter().map(answer).collect()
+    }
+
+    /// Forgets all that isn't in the journal.
+    fn rebuild(&mut self) -> Result<(), JournalError> {
+        let mut machine = Machine::new(self.config);
+        let mut last = None;
+        self.journal.replay(&mut |record| {
+            if planted(Mutation::LoseTheLastRecord) {
+                if let Some(before) = last.replace(record) {
+                    machine.absorb(&before);
+                }
+            } else {
+                machine.absorb(&record);
+            }
+        })?;
+        self.machine = machine;
+        self.sound = true;
+        Ok(())
+    }
+
+    /// Takes the next incarnation.
+    fn start(&mut self, now_ms: u64, resume: bool) -> Result<(), JournalError> {
+        let decision = self.machine.decide(&Event::Start { now_ms, resume });
+        self.journal.append(&decision.records.iter().collect::<Vec<_>>())?;
+        decision.records.iter().for_each(|record| self.machine.absorb(record));
+        Ok(())
+    }
+
+    fn unavailable(&self) -> CallError {
+        CallError::Unavailable(self.outage.clone().unwrap_or_else(|| "the coordinator is recovering".into()))
+    }
+}

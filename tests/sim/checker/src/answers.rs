@@ -1,0 +1,189 @@
+//! Answers, each against the journal: what an answer promises must be there by the time it leaves.
+
+use std::collections::BTreeSet;
+
+use quern_machine::{
+    Answer, Call, Caller, Epoch, Generation, Record, Refusal, Registration, Seat, ShardId, ShardToken, Work, WorkerId,
+    WorldToken,
+};
+
+use crate::journal::{Ledger, Member, Settled};
+use crate::{Checker, Verdict, ensure};
+
+/// What a caller hears.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told {
+    /// A good answer.
+    Answer(Answer),
+    /// The coordinator refuses.
+    Refused(Refusal),
+    /// Nothing happened: try again.
+    Unavailable,
+}
+
+/// What was live when the turn began or came to life in it: an answer may be about anything of these.
+#[derive(Debug, Default)]
+pub(crate) struct Before {
+    live: BTreeSet<Epoch>,
+    worlds: BTreeSet<Generation>,
+    checkpoints: Vec<Option<String>>,
+}
+
+impl Before {
+    pub fn of(ledger: &Ledger) -> Self {
+        let worlds = ledger.world.iter().map(|world| world.token.generation).collect();
+        Before { live: ledger.live.clone(), worlds, checkpoints: vec![last_path(ledger)] }
+    }
+
+    pub fn add(&mut self, record: &Record) {
+        match record {
+            Record::LeaseGranted { epoch, .. } => {
+                self.live.insert(*epoch);
+            }
+            Record::WorldFormed { generation, .. } => {
+                self.worlds.insert(*generation);
+            }
+            Record::CheckpointAccepted { path, .. } => self.checkpoints.push(Some(path.clone())),
+            Record::Stage1Started { .. } | Record::Stage2Started { .. } => self.checkpoints.push(None),
+            _ => {}
+        }
+    }
+}
+
+fn last_path(ledger: &Ledger) -> Option<String> {
+    ledger.checkpoints.last().filter(|_| ledger.safe_step > 0).map(|(_, _, path, _)| path.clone())
+}
+
+impl Checker {
+    /// A registration is answered.
+    ///
+    /// # Errors
+    /// When the answer promises what isn't so.
+    pub fn registered(&mut self, registration: &Registration, told: &Told) -> Verdict {
+        let Told::Answer(Answer::Registered { worker, incarnation }) = told else {
+            return ensure(*told == Told::Unavailable, || format!("a registration is answered {told:?}"));
+        };
+        let known = self.ledger.addresses.get(worker);
+        ensure(known == Some(&registration.address), || format!("{worker} is told its name, but not in the journal"))?;
+        ensure(*incarnation == self.ledger.incarnation, || format!("{worker} hears of incarnation {incarnation}"))
+    }
+
+    /// A call is answered, at this time of the coordinator's clock.
+    ///
+    /// # Errors
+    /// When the answer promises what isn't so.
+    pub fn answered(&mut self, now_ms: u64, caller: &Caller, call: &Call, told: &Told) -> Verdict {
+        let Told::Answer(answer) = told else { return Ok(()) };
+        let worker = caller.worker;
+        let about = |what: String| format!("{what}, as {worker} hears upon {call:?}");
+        ensure(self.is_genuine(caller), || about("somebody who is not that worker is answered".into()))?;
+        self.promise(now_ms, worker, call, answer).map_err(about)
+    }
+
+    fn promise(&mut self, now_ms: u64, worker: WorkerId, call: &Call, answer: &Answer) -> Verdict {
+        match (call, answer) {
+            (Call::Heartbeat { .. }, Answer::Heard { world, .. }) => {
+                let heard = self.heard_ms.entry(worker).or_default();
+                *heard = now_ms.max(*heard);
+                let generation = world.map_or(0, |generation| generation.0);
+                let last = std::mem::replace(&mut self.last_heard_generation, generation);
+                ensure(generation >= last, || format!("generation {generation} comes after {last}"))
+            }
+            (Call::Lease, Answer::Work(work)) => self.work(worker, work),
+            (Call::Commit { shard, token, part }, Answer::Accepted) => match self.ledger.settled.get(shard) {
+                Some(Settled::Done(epoch, accepted)) => {
+                    let grant = self.ledger.grant(*epoch).expect("it was checked when it was committed");
+                    // Whoever asks, under whichever name it has by now, the answer must be true.
+                    let same = (grant.token, accepted) == (*token, part);
+                    ensure(same, || format!("accepted, but {shard} is another part"))
+                }
+                _ => Err(format!("accepted, but {shard} is not done in the journal")),
+            },
+            (Call::Commit { shard, .. }, Answer::Superseded { .. }) => {
+                let done = matches!(self.ledger.settled.get(shard), Some(Settled::Done(..)));
+                ensure(done, || format!("superseded, but {shard} is not done"))
+            }
+            (Call::Fail { shard, token, .. }, Answer::Noted) => {
+                self.was_granted(worker, shard, *token)?;
+                let live = self.ledger.live.contains(&token.epoch);
+                ensure(!live, || format!("attempt {} at {shard} is still live", token.epoch))
+            }
+            (Call::Drain { .. }, Answer::Noted) => {
+                let state = self.ledger.members.get(&worker);
+                ensure(state.is_some_and(|state| *state != Member::Alive), || "it is not draining".into())
+            }
+            (Call::JoinWorld { generation }, Answer::Seat(seat)) => self.seat(worker, *generation, seat),
+            (Call::ReportSteps { token, .. }, Answer::Noted) => {
+                self.speaks(worker, *token)?;
+                let last = std::mem::replace(&mut self.last_step_generation, token.generation.0);
+                ensure(token.generation.0 >= last, || format!("a step of an older generation than {last}"))
+            }
+            (Call::CommitCheckpoint { token, checkpoint, .. }, Answer::Accepted) => {
+                let found = self.ledger.checkpoints.iter().any(|(generation, step, path, digest)| {
+                    let (path, digest) = (*path == checkpoint.path, *digest == checkpoint.digest);
+                    *generation == token.generation && *step == checkpoint.step && path && digest
+                });
+                let world = self.ledger.worlds.get(&token.generation);
+                let genuine = world.is_some_and(|world| world.token == *token);
+                ensure(found && genuine, || "accepted, but not in the journal".into())
+            }
+            (Call::CommitCheckpoint { token, .. }, Answer::Superseded { .. }) => self.speaks(worker, *token),
+            (Call::LeaveWorld { token, .. }, Answer::Noted) => {
+                let over = self.ledger.world.as_ref().is_none_or(|world| world.token != *token);
+                ensure(over || self.ledger.done || self.ledger.failed, || format!("{token:?} goes on"))
+            }
+            _ => Err(format!("an answer to another question: {answer:?}")),
+        }
+    }
+
+    fn work(&self, worker: WorkerId, work: &Work) -> Verdict {
+        match work {
+            Work::Shard { plan, token } => {
+                ensure(self.before.live.contains(&token.epoch), || format!("attempt {} is not live", token.epoch))?;
+                ensure(self.ledger.plans.get(&plan.shard) == Some(plan), || format!("{plan:?} is not the plan"))?;
+                self.was_granted(worker, &plan.shard, *token)
+            }
+            Work::Finished(finished) if finished.succeeded => {
+                ensure(self.ledger.done, || "finished, but not in the journal".into())
+            }
+            Work::Finished(_) => ensure(self.ledger.failed, || "failed, but not in the journal".into()),
+            Work::World(_) | Work::Wait => Ok(()),
+        }
+    }
+
+    fn was_granted(&self, worker: WorkerId, shard: &ShardId, token: ShardToken) -> Verdict {
+        let grant = self.ledger.grant(token.epoch);
+        let same = grant.is_some_and(|grant| (grant.token, grant.worker, &grant.shard) == (token, worker, shard));
+        ensure(same, || format!("{token:?} at {shard} was not granted to it"))
+    }
+
+    fn seat(&self, worker: WorkerId, generation: Generation, seat: &Seat) -> Verdict {
+        let Seat::Taken { token, rank, addresses, checkpoint, .. } = seat else { return Ok(()) };
+        let world = self.ledger.worlds.get(&generation).filter(|world| world.token == *token);
+        let world = world.ok_or_else(|| format!("{token:?} is not in the journal"))?;
+        ensure(self.before.worlds.contains(&generation), || format!("{token:?} is over"))?;
+        ensure(world.ranks.get(rank.0 as usize) == Some(&worker), || format!("it is not rank {rank}"))?;
+        let known = world.ranks.iter().map(|rank| &self.ledger.addresses[rank]);
+        ensure(known.eq(addresses), || "the addresses are not the ranks'".into())?;
+        let path = checkpoint.as_ref().map(|checkpoint| checkpoint.path.clone());
+        ensure(self.before.checkpoints.contains(&path), || format!("{path:?} is not the last checkpoint"))
+    }
+
+    fn speaks(&self, worker: WorkerId, token: WorldToken) -> Verdict {
+        let world = self.ledger.worlds.get(&token.generation);
+        let genuine = world.is_some_and(|world| world.token == token && world.ranks.first() == Some(&worker));
+        let current = self.before.worlds.contains(&token.generation);
+        ensure(genuine && current, || format!("{token:?} is not a world that it speaks for"))
+    }
+
+    /// The coordinator has taken a tick at this time, so its journal works: nobody may be a member who was silent for a
+    /// whole term. To be asked before the turn's answers are shown.
+    ///
+    /// # Errors
+    /// When somebody was given up too late.
+    pub fn ticked(&self, now_ms: u64) -> Verdict {
+        let members = self.members();
+        let late = members.iter().find(|worker| now_ms.saturating_sub(self.heard_ms[worker]) >= self.terms.lease_ms);
+        ensure(late.is_none(), || format!("{late:?} has been silent for too long and is a member at {now_ms} ms"))
+    }
+}

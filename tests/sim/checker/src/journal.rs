@@ -1,0 +1,269 @@
+//! What the journal says, as a small model of its own; every record must be possible after those before it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quern_machine::{
+    Epoch, Generation, Incarnation, PartSummary, Record, ShardId, ShardPlan, ShardToken, WorkerId, WorldToken,
+};
+
+use crate::{Terms, Verdict, ensure};
+
+/// Where a worker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Member {
+    Alive,
+    Draining,
+    Lost,
+}
+
+impl Member {
+    pub fn is_lost(self) -> bool {
+        self == Member::Lost
+    }
+}
+
+/// An attempt, as it was granted.
+#[derive(Debug, Clone)]
+pub(crate) struct Grant {
+    pub shard: ShardId,
+    pub token: ShardToken,
+    pub worker: WorkerId,
+}
+
+/// How a shard ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Settled {
+    Done(Epoch, PartSummary),
+    Quarantined,
+}
+
+/// A running world.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub token: WorldToken,
+    pub ranks: Vec<WorkerId>,
+}
+
+/// The journal's sense.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) plans: BTreeMap<ShardId, ShardPlan>,
+    pub(crate) members: BTreeMap<WorkerId, Member>,
+    pub(crate) addresses: BTreeMap<WorkerId, String>,
+    grants: BTreeMap<Epoch, Grant>,
+    pub(crate) live: BTreeSet<Epoch>,
+    pub(crate) settled: BTreeMap<ShardId, Settled>,
+    pub(crate) world: Option<World>,
+    /// All worlds that ever ran.
+    pub(crate) worlds: BTreeMap<Generation, World>,
+    /// The generation that forms or runs.
+    generation: Generation,
+    joined: BTreeSet<WorkerId>,
+    stage: usize,
+    /// Accepted checkpoints: who made them, of which step, and where they are.
+    pub(crate) checkpoints: Vec<(Generation, u64, String, String)>,
+    /// The last accepted checkpoint's step in this stage.
+    pub(crate) safe_step: u64,
+    manifest: bool,
+    pub(crate) done: bool,
+    pub(crate) failed: bool,
+    paused: bool,
+    sent_away: BTreeSet<WorkerId>,
+}
+
+impl Ledger {
+    pub(crate) fn grant(&self, epoch: Epoch) -> Option<&Grant> {
+        self.grants.get(&epoch)
+    }
+
+    /// Believes a record that is possible.
+    ///
+    /// # Errors
+    /// When it isn't.
+    pub(crate) fn absorb(&mut self, record: &Record, terms: &Terms) -> Verdict {
+        match record {
+            Record::CoordinatorStarted { incarnation, .. } => {
+                ensure(*incarnation > self.incarnation, || format!("incarnation {incarnation} is not new"))?;
+                self.incarnation = *incarnation;
+            }
+            Record::Planned { shards } => {
+                ensure(self.plans.is_empty(), || "the corpus is planned twice".into())?;
+                self.plans = shards.iter().map(|plan| (plan.shard.clone(), plan.clone())).collect();
+            }
+            Record::WorkerRegistered { worker, address, .. } => {
+                let known = self.members.insert(*worker, Member::Alive);
+                ensure(known.is_none(), || format!("{worker} is registered twice"))?;
+                self.addresses.insert(*worker, address.clone());
+            }
+            Record::WorkerDraining { worker, .. } => self.change(*worker, Member::Draining)?,
+            Record::WorkerSentAway { worker, .. } => {
+                let is_news = self.members.get(worker) == Some(&Member::Alive) && self.sent_away.insert(*worker);
+                ensure(is_news, || format!("{worker} is sent away, and is gone or going already"))?;
+            }
+            Record::RunPaused { .. } => {
+                ensure(!self.paused && !self.done && !self.failed, || "what doesn't run is paused".into())?;
+                self.paused = true;
+            }
+            Record::RunUnpaused => {
+                ensure(self.paused, || "a run goes on that was not paused".into())?;
+                self.paused = false;
+            }
+            Record::WorkerLost { worker } => self.change(*worker, Member::Lost)?,
+            Record::LeaseGranted { shard, epoch, incarnation, worker, .. } => {
+                let token = ShardToken { incarnation: *incarnation, epoch: *epoch };
+                self.granted(Grant { shard: shard.clone(), token, worker: *worker })?;
+            }
+            Record::LeaseExpired { shard, epoch }
+            | Record::LeaseReturned { shard, epoch }
+            | Record::AttemptFailed { shard, epoch, .. } => {
+                self.is_live(shard, *epoch)?;
+                self.live.remove(epoch);
+            }
+            Record::ShardCommitted { shard, epoch, part } => {
+                self.is_live(shard, *epoch)?;
+                self.settle(shard, Settled::Done(*epoch, part.clone()))?;
+            }
+            Record::ShardQuarantined { shard, .. } => self.settle(shard, Settled::Quarantined)?,
+            Record::ManifestWritten => {
+                let all = self.settled.len() == self.plans.len();
+                ensure(all && !self.manifest, || "the manifest is written too early, or twice".into())?;
+                self.manifest = true;
+            }
+            Record::Stage1Started { generation } => self.begin(0, *generation)?,
+            Record::Stage2Started { generation } => self.begin(1, *generation)?,
+            Record::WorldJoined { generation, worker } => {
+                self.is_forming(*generation)?;
+                self.may_begin(*worker)?;
+                ensure(self.members.get(worker) == Some(&Member::Alive), || format!("{worker} joins a world"))?;
+                ensure(self.joined.insert(*worker), || format!("{worker} joins twice"))?;
+            }
+            Record::WorldLeft { generation, worker } => {
+                self.is_forming(*generation)?;
+                ensure(self.joined.remove(worker), || format!("{worker} leaves without having joined"))?;
+            }
+            Record::WorldFormed { generation, incarnation, ranks } => {
+                self.is_forming(*generation)?;
+                ensure(!self.paused, || "a world is formed in a pause".into())?;
+                ensure(*incarnation == self.incarnation, || "a world of another incarnation is formed".into())?;
+                let same = ranks.iter().copied().collect::<BTreeSet<_>>() == self.joined;
+                let whole = ranks.len() == self.joined.len() && ranks.len() == terms.ranks[self.stage];
+                ensure(same && whole, || "a world is formed of others than those who joined".into())?;
+                let token = WorldToken { incarnation: *incarnation, generation: *generation };
+                let world = World { token, ranks: ranks.clone() };
+                self.worlds.insert(*generation, world.clone());
+                self.world = Some(world);
+            }
+            Record::WorldBroken { generation, .. } => {
+                self.is_running(*generation)?;
+                self.form(generation.next())?;
+            }
+            Record::CheckpointAccepted { generation, step, path, digest, .. } => {
+                self.is_running(*generation)?;
+                ensure(*step > self.safe_step, || format!("step {step} comes after step {}", self.safe_step))?;
+                self.safe_step = *step;
+                self.checkpoints.push((*generation, *step, path.clone(), digest.clone()));
+            }
+            Record::RunFinished => {
+                ensure(self.manifest && !self.done, || "the run finishes too early, or twice".into())?;
+                self.done = true;
+            }
+            Record::RunFailed { .. } => self.failed = true,
+            Record::RunResumed => {
+                ensure(self.failed, || "a run is taken up again that has not failed".into())?;
+                self.failed = false;
+            }
+            Record::CaptionsTaken { .. }
+            | Record::RunCancelled { .. }
+            | Record::TimePassed { .. }
+            | Record::WorkerHeard { .. }
+            | Record::ShardProgressed { .. }
+            | Record::StepsReported { .. }
+            | Record::ChoreDelayed { .. } => return Err("it does not belong in this journal".into()),
+        }
+        Ok(())
+    }
+
+    /// What must be so between transactions.
+    ///
+    /// # Errors
+    /// When somebody who is gone still holds something.
+    pub(crate) fn at_rest(&self) -> Verdict {
+        for epoch in &self.live {
+            let grant = &self.grants[epoch];
+            let state = self.members.get(&grant.worker);
+            let what = || format!("{} is {state:?} and holds {}", grant.worker, grant.shard);
+            ensure(state == Some(&Member::Alive), what)?;
+        }
+        if let Some(world) = self.world.as_ref().filter(|_| !self.done && !self.failed) {
+            let gone = world.ranks.iter().find(|rank| self.members.get(rank) != Some(&Member::Alive));
+            ensure(gone.is_none(), || format!("{gone:?} is gone, and generation {} goes on", world.token.generation))?;
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, worker: WorkerId, to: Member) -> Verdict {
+        let Some(state) = self.members.get_mut(&worker) else { return Err(format!("{worker} is nobody")) };
+        ensure(*state != Member::Lost && *state != to, || format!("{worker} goes from {state:?} to {to:?}"))?;
+        *state = to;
+        Ok(())
+    }
+
+    fn granted(&mut self, grant: Grant) -> Verdict {
+        let epoch = grant.token.epoch;
+        let last = self.grants.last_key_value().map_or(Epoch(0), |(last, _)| *last);
+        self.may_begin(grant.worker)?;
+        ensure(epoch > last, || format!("epoch {epoch} comes after {last}"))?;
+        ensure(grant.token.incarnation == self.incarnation, || "a lease of another incarnation".into())?;
+        ensure(self.plans.contains_key(&grant.shard), || "a lease on what is no shard".into())?;
+        ensure(!self.settled.contains_key(&grant.shard), || "a lease on a settled shard".into())?;
+        self.live.insert(epoch);
+        self.grants.insert(epoch, grant);
+        Ok(())
+    }
+
+    /// Nobody begins anything in a pause, nor who was sent away.
+    fn may_begin(&self, worker: WorkerId) -> Verdict {
+        ensure(!self.paused, || format!("{worker} begins something in a pause"))?;
+        ensure(!self.sent_away.contains(&worker), || format!("{worker} was sent away, and begins something"))
+    }
+
+    fn is_live(&self, shard: &ShardId, epoch: Epoch) -> Verdict {
+        let live = self.live.contains(&epoch) && self.grants[&epoch].shard == *shard;
+        ensure(live, || format!("attempt {epoch} at {shard} is not live"))
+    }
+
+    fn settle(&mut self, shard: &ShardId, how: Settled) -> Verdict {
+        ensure(self.plans.contains_key(shard), || format!("{shard} is no shard"))?;
+        let before = self.settled.insert(shard.clone(), how);
+        ensure(before.is_none(), || format!("{shard} is settled twice"))?;
+        let grants = &self.grants;
+        self.live.retain(|epoch| grants[epoch].shard != *shard);
+        Ok(())
+    }
+
+    fn begin(&mut self, stage: usize, generation: Generation) -> Verdict {
+        ensure(self.manifest, || "training begins before the manifest is written".into())?;
+        self.stage = stage;
+        self.safe_step = 0;
+        self.form(generation)
+    }
+
+    fn form(&mut self, generation: Generation) -> Verdict {
+        ensure(generation > self.generation, || format!("generation {generation} comes after {}", self.generation))?;
+        self.generation = generation;
+        self.world = None;
+        self.joined.clear();
+        Ok(())
+    }
+
+    fn is_forming(&self, generation: Generation) -> Verdict {
+        let forming = self.world.is_none() && generation == self.generation;
+        ensure(forming, || format!("generation {generation} is not forming"))
+    }
+
+    fn is_running(&self, generation: Generation) -> Verdict {
+        let running = self.world.as_ref().is_some_and(|world| world.token.generation == generation);
+        ensure(running, || format!("generation {generation} is not running"))
+    }
+}

@@ -1,0 +1,194 @@
+//! The outside judge of a simulated run.
+//!
+//! A [`Checker`] sees what anyone outside the coordinator can see: the calls that workers make, the answers that leave
+//! the coordinator, the files under the output and the journal's records. It never sees the machine's state, so that it
+//! can't share the machine's mistakes. It keeps a model of its own ([`Ledger`]), small enough to be checked by reading.
+//!
+//! After every turn of the coordinator it is shown the journal first and the answers second: what an answer promises
+//! must be in the journal by then.
+
+#![forbid(unsafe_code)]
+
+mod answers;
+mod journal;
+mod output;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quern_machine::{Call, Caller, Record, Registration, SecretDigest, ShardId, WorkerId};
+
+pub use answers::Told;
+pub use journal::Ledger;
+pub use output::{Output, PartFile};
+
+/// What a run is like, as its recipe says.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// How long a worker may be silent.
+    pub lease_ms: u64,
+    /// Ranks of stage 1's and stage 2's world; 0: there is no such stage.
+    pub ranks: [usize; 2],
+}
+
+/// A promise that was broken, in one sentence.
+pub type Verdict = Result<(), String>;
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+/// The judge of one run.
+#[derive(Debug)]
+pub struct Checker {
+    terms: Terms,
+    records: Vec<Record>,
+    ledger: Ledger,
+    /// Secrets of registrations, and offers of workers: nothing else may be accepted.
+    registrations: BTreeMap<String, SecretDigest>,
+    offers: BTreeMap<ShardId, Vec<(Caller, Call)>>,
+    checkpoints: Vec<(Caller, Call)>,
+    secrets: BTreeMap<WorkerId, SecretDigest>,
+    /// When each member was last heard, as far as it was told.
+    heard_ms: BTreeMap<WorkerId, u64>,
+    last_step_generation: u64,
+    last_heard_generation: u64,
+    /// Attempts and worlds that were live when the turn began.
+    before: answers::Before,
+}
+
+impl Checker {
+    /// A judge of a run of which nothing has happened yet.
+    pub fn new(terms: Terms) -> Self {
+        Checker {
+            terms,
+            records: Vec::new(),
+            ledger: Ledger::default(),
+            registrations: BTreeMap::new(),
+            offers: BTreeMap::new(),
+            checkpoints: Vec::new(),
+            secrets: BTreeMap::new(),
+            heard_ms: BTreeMap::new(),
+            last_step_generation: 0,
+            last_heard_generation: 0,
+            before: answers::Before::default(),
+        }
+    }
+
+    /// A worker introduces itself.
+    pub fn registering(&mut self, registration: &Registration) {
+        self.registrations.insert(registration.address.clone(), registration.secret.clone());
+    }
+
+    /// A worker makes a call. Offers are remembered: only what was offered may turn up in the journal.
+    pub fn calling(&mut self, caller: &Caller, call: &Call) {
+        match call {
+            Call::Commit { shard, .. } => {
+                self.offers.entry(shard.clone()).or_default().push((caller.clone(), call.clone()));
+            }
+            Call::CommitCheckpoint { .. } => self.checkpoints.push((caller.clone(), call.clone())),
+            _ => {}
+        }
+    }
+
+    /// What the journal holds at this time of the coordinator's clock. After a replay (`again`) all of it is compared
+    /// with what was known.
+    ///
+    /// # Errors
+    /// When it lost, changed or gained what it must not.
+    pub fn read(&mut self, now_ms: u64, records: &[Record], again: bool) -> Verdict {
+        let known = self.records.len();
+        ensure(records.len() >= known, || format!("the journal shrank from {known} to {} records", records.len()))?;
+        if again && let Some(at) = (0..known).find(|at| records[*at] != self.records[*at]) {
+            return Err(format!("record {at} was {:?} and is now {:?}", self.records[at], records[at]));
+        }
+        self.before = answers::Before::of(&self.ledger);
+        for record in &records[known..] {
+            self.note_time(now_ms, record)?;
+            self.match_offer(record)?;
+            self.ledger.absorb(record, &self.terms).map_err(|what| format!("{what}, in {record:?}"))?;
+            self.records.push(record.clone());
+            self.before.add(record);
+        }
+        self.ledger.at_rest()
+    }
+
+    /// Whether the run is done, by the journal.
+    pub fn is_done(&self) -> bool {
+        self.ledger.done
+    }
+
+    /// Whether the run has failed and was not taken up again, by the journal.
+    pub fn has_failed(&self) -> bool {
+        self.ledger.failed
+    }
+
+    /// The end: the files must hold every row once.
+    ///
+    /// # Errors
+    /// When a row is missing or there twice.
+    pub fn files(&self, output: &Output) -> Verdict {
+        output::check(&self.ledger, output)
+    }
+
+    fn note_time(&mut self, now_ms: u64, record: &Record) -> Verdict {
+        match record {
+            Record::CoordinatorStarted { at_ms, .. } => {
+                self.heard_ms.values_mut().for_each(|heard| *heard = *at_ms);
+            }
+            Record::WorkerRegistered { worker, address, secret, at_ms, .. } => {
+                self.heard_ms.insert(*worker, *at_ms);
+                let given = self.registrations.get(address);
+                ensure(given == Some(secret), || format!("{worker} is registered, which nobody asked for"))?;
+                self.secrets.insert(*worker, secret.clone());
+            }
+            Record::WorkerLost { worker } => {
+                let silent_ms = now_ms.saturating_sub(self.heard_ms[worker]);
+                let what = || format!("{worker} is given up after {silent_ms} ms of silence at {now_ms} ms");
+                ensure(silent_ms >= self.terms.lease_ms, what)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Only what a worker offered, under the very token that it was given, may be accepted.
+    fn match_offer(&self, record: &Record) -> Verdict {
+        match record {
+            Record::ShardCommitted { shard, epoch, part } => {
+                let grant = self.ledger.grant(*epoch).ok_or_else(|| format!("epoch {epoch} was never granted"))?;
+                let offered = self.offers.get(shard).into_iter().flatten().any(|(caller, call)| {
+                    let Call::Commit { token, part: offered, .. } = call else { return false };
+                    self.is_genuine(caller) && caller.worker == grant.worker && *token == grant.token && offered == part
+                });
+                ensure(offered, || format!("{shard} is committed at {:?}, which nobody offered", grant.token))
+            }
+            Record::CheckpointAccepted { generation, step, path, digest, last } => {
+                let world = self.ledger.world.as_ref().ok_or("a checkpoint is accepted without a world")?;
+                ensure(world.token.generation == *generation, || {
+                    format!("a checkpoint of generation {generation} is accepted in {:?}", world.token)
+                })?;
+                let offered = self.checkpoints.iter().any(|(caller, call)| {
+                    let Call::CommitCheckpoint { token, checkpoint, last: is_last } = call else { return false };
+                    self.is_genuine(caller)
+                        && Some(&caller.worker) == world.ranks.first()
+                        && *token == world.token
+                        && (checkpoint.step, &checkpoint.path, &checkpoint.digest) == (*step, path, digest)
+                        && is_last == last
+                });
+                ensure(offered, || {
+                    format!("checkpoint {path} is accepted in {:?}, where nobody offered it", world.token)
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_genuine(&self, caller: &Caller) -> bool {
+        self.secrets.get(&caller.worker) == Some(&caller.secret)
+    }
+
+    /// Members, by the journal: registered and not lost.
+    fn members(&self) -> BTreeSet<WorkerId> {
+        self.ledger.members.iter().filter(|(_, state)| !state.is_lost()).map(|(worker, _)| *worker).collect()
+    }
+}

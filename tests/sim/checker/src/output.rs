@@ -1,0 +1,53 @@
+//! The files: every row of the plan is in one named part, or in a shard that was given up.
+
+use std::collections::BTreeMap;
+
+use quern_machine::{SettledShard, ShardId};
+
+use crate::journal::{Ledger, Settled};
+use crate::{Verdict, ensure};
+
+/// A part's file: whose rows it holds, each a row index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartFile {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its rows.
+    pub rows: Vec<u64>,
+}
+
+/// The output folder.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Files by name.
+    pub files: BTreeMap<String, PartFile>,
+    /// The manifest, when it is written.
+    pub manifest: Option<Vec<SettledShard>>,
+}
+
+pub(crate) fn check(ledger: &Ledger, output: &Output) -> Verdict {
+    let manifest = output.manifest.as_ref().ok_or("there is no manifest")?;
+    let named: Vec<_> = manifest.iter().map(|shard| &shard.plan.shard).collect();
+    ensure(named.iter().copied().eq(ledger.plans.keys()), || "the manifest doesn't name every shard once".into())?;
+    for entry in manifest {
+        let shard = &entry.plan.shard;
+        match (&entry.outcome, &ledger.settled[shard]) {
+            (quern_machine::Settled::Done(part), Settled::Done(_, accepted)) => {
+                ensure(part == accepted, || format!("the manifest has another part of {shard}"))?;
+                let mut rows: Vec<u64> = Vec::new();
+                for name in part.data.iter().chain(&part.quarantine) {
+                    let file = output.files.get(name).ok_or_else(|| format!("{name} is not there"))?;
+                    ensure(file.shard == *shard, || format!("{name} has rows of {}", file.shard))?;
+                    rows.extend(&file.rows);
+                }
+                rows.sort_unstable();
+                let plan = &ledger.plans[shard];
+                let whole = rows.iter().copied().eq(plan.row_start..plan.row_start + plan.rows);
+                ensure(whole, || format!("the part of {shard} doesn't hold every row once"))?;
+            }
+            (quern_machine::Settled::Quarantined { .. }, Settled::Quarantined) => {}
+            _ => return Err(format!("the manifest and the journal differ about {shard}")),
+        }
+    }
+    Ok(())
+}

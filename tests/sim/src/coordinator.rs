@@ -1,0 +1,239 @@
+//! The coordinator's process: the production keeper, its inbox, its clock, its chores and its deaths.
+
+use quern_coordinator::simulation::{CallError, Job, Keeper};
+use quern_machine::{Answer, Control, Event, ShardId, ShardPlan, UnreadableFile};
+use quern_sim_checker::{Told, Verdict};
+
+use crate::cluster::{Ask, Cluster, Request, What};
+
+const TICK_MS: u64 = 100;
+const SHARD_ROWS: u64 = 8;
+
+/// The process.
+#[derive(Default)]
+pub(crate) struct Coordinator {
+    keeper: Option<Keeper>,
+    /// Counts processes: what was meant for an earlier one is void.
+    pub life: u64,
+    inbox: Vec<Letter>,
+    /// How far its clock is ahead.
+    pub ahead_ms: u64,
+    /// It dies when the next append is durable, before anyone hears.
+    pub dies_after_append: bool,
+    /// The operator asks for it until it is answered.
+    pub is_to_resume: bool,
+}
+
+impl Coordinator {
+    pub fn is_up(&self) -> bool {
+        self.keeper.is_some()
+    }
+}
+
+enum Letter {
+    Request(Request),
+    Tick,
+    Job(Event),
+    Control(Control),
+}
+
+impl Cluster {
+    pub(crate) fn clock_ms(&self) -> u64 {
+        1_000 + self.now_ms + self.coordinator.ahead_ms
+    }
+
+    pub(crate) fn start_coordinator(&mut self) -> Verdict {
+        if self.coordinator.is_up() {
+            return Ok(());
+        }
+        let opened = self.disk.open().and_then(|journal| Keeper::open(self.config, journal, self.clock_ms()));
+        self.coordinator.life += 1;
+        self.count_disk_fault();
+        let life = self.coordinator.life;
+        self.log.add(self.now_ms, format_args!("coordinator {life} starts: {:?}", opened.as_ref().err()));
+        match opened {
+            Ok(keeper) => {
+                self.coordinator.keeper = Some(keeper);
+                self.after(TICK_MS, What::Tick { life });
+                self.read_journal()?;
+                self.hand_out_jobs();
+            }
+            Err(_) => {
+                let died = self.disk.tape().died;
+                if died {
+                    self.disk.kill().expect("the journal can be copied");
+                }
+                self.after(300, What::StartCoordinator);
+            }
+        }
+        Ok(())
+    }
+
+    /// The process is gone at once.
+    pub(crate) fn kill_coordinator(&mut self) {
+        self.disk.kill().expect("the journal can be copied");
+        self.coordinator.keeper = None;
+        self.coordinator.inbox.clear();
+        self.coordinator.dies_after_append = false;
+        let away_ms = self.dice.between(20, 1_500);
+        self.after(away_ms, What::StartCoordinator);
+    }
+
+    pub(crate) fn arrive(&mut self, request: Request) {
+        self.deliver(Letter::Request(request));
+    }
+
+    pub(crate) fn tick(&mut self, life: u64) {
+        if life == self.coordinator.life && self.coordinator.is_up() {
+            self.deliver(Letter::Tick);
+            self.after(TICK_MS, What::Tick { life });
+        }
+    }
+
+    pub(crate) fn job_done(&mut self, life: u64, event: Event) {
+        if life == self.coordinator.life {
+            self.deliver(Letter::Job(event));
+        }
+    }
+
+    /// An operator asks for something; for a run to go on, again and again.
+    pub(crate) fn operate(&mut self, control: Control) {
+        if control == Control::Resume {
+            if !self.coordinator.is_to_resume {
+                return;
+            }
+            self.after(500, What::Operate(Control::Resume));
+        }
+        self.deliver(Letter::Control(control));
+    }
+
+    fn deliver(&mut self, letter: Letter) {
+        if !self.coordinator.is_up() {
+            return;
+        }
+        self.coordinator.inbox.push(letter);
+        if self.coordinator.inbox.len() == 1 {
+            let (in_ms, life) = (self.dice.between(0, 3), self.coordinator.life);
+            self.after(in_ms, What::Turn { life });
+        }
+    }
+
+    /// One turn of the production keeper over all that has arrived; the judge sees the journal, then the answers.
+    pub(crate) fn turn(&mut self, life: u64) -> Verdict {
+        let now_ms = self.clock_ms();
+        let Some(keeper) = self.coordinator.keeper.as_mut().filter(|_| life == self.coordinator.life) else {
+            return Ok(());
+        };
+        let letters = std::mem::take(&mut self.coordinator.inbox);
+        let event = |letter: &Letter| match letter {
+            Letter::Request(request) => request.ask.event(),
+            Letter::Tick => Event::Tick { now_ms },
+            Letter::Job(event) => event.clone(),
+            Letter::Control(control) => Event::Control(control.clone()),
+        };
+        let batch: Vec<_> = letters.iter().map(event).collect();
+        let before = self.disk.tape().records.len();
+        let verdicts = keeper.turn(now_ms, &batch);
+        self.count_disk_fault();
+        if self.disk.tape().died {
+            self.kill_coordinator();
+            return Ok(());
+        }
+        self.read_journal()?;
+        if self.coordinator.dies_after_append && self.disk.tape().records.len() > before {
+            self.fault("coordinator killed between append and answers");
+            self.kill_coordinator();
+            return Ok(());
+        }
+        let took_tick = |(letter, verdict): (&Letter, &Result<_, _>)| matches!(letter, Letter::Tick) && verdict.is_ok();
+        if letters.iter().zip(&verdicts).any(took_tick) {
+            self.checker.ticked(now_ms)?;
+        }
+        for (letter, verdict) in letters.into_iter().zip(verdicts) {
+            self.answer(now_ms, letter, told(verdict))?;
+        }
+        self.hand_out_jobs();
+        self.watch();
+        Ok(())
+    }
+
+    fn answer(&mut self, now_ms: u64, letter: Letter, told: Told) -> Verdict {
+        match letter {
+            Letter::Request(request) => {
+                match &request.ask {
+                    Ask::Register(registration) => self.checker.registered(registration, &told)?,
+                    Ask::Call(caller, call) => self.checker.answered(now_ms, caller, call, &told)?,
+                }
+                self.reply(&request, told);
+            }
+            // A chore's result is told again until the journal has it.
+            Letter::Job(event) if told == Told::Unavailable => {
+                let life = self.coordinator.life;
+                self.after(500, What::Job { life, event });
+            }
+            Letter::Control(Control::Resume) => {
+                self.coordinator.is_to_resume &= !matches!(told, Told::Answer(_) | Told::Refused(_));
+            }
+            Letter::Job(_) | Letter::Control(_) | Letter::Tick => {}
+        }
+        Ok(())
+    }
+
+    fn read_journal(&mut self) -> Verdict {
+        let now_ms = self.clock_ms();
+        let mut tape = self.disk.tape();
+        let again = std::mem::take(&mut tape.again);
+        self.checker.read(now_ms, &tape.records, again)
+    }
+
+    fn count_disk_fault(&mut self) {
+        let struck = self.disk.tape().struck.take();
+        if let Some(fault) = struck {
+            self.fault(fault.kind());
+        }
+    }
+
+    fn hand_out_jobs(&mut self) {
+        let Some(job) = self.coordinator.keeper.as_mut().and_then(Keeper::next_job) else { return };
+        let event = match job {
+            Job::Plan => plan(),
+            Job::WriteManifest(shards) => {
+                self.output.manifest = Some(shards);
+                Event::ManifestWritten
+            }
+        };
+        let (in_ms, life) = (self.dice.between(10, 200), self.coordinator.life);
+        self.log.add(self.now_ms, format_args!("a chore will be done in {in_ms} ms"));
+        self.after(in_ms, What::Job { life, event });
+    }
+
+    /// The operator starts a coordinator anew whose run has failed; a failed run is taken up again so.
+    fn watch(&mut self) {
+        if self.checker.has_failed() && self.coordinator.is_up() {
+            self.log.add(self.now_ms, format_args!("the run has failed: the operator starts it again"));
+            self.kill_coordinator();
+        }
+    }
+}
+
+/// The corpus: 25 files of 8 shards, and one that can't be read.
+fn plan() -> Event {
+    let plan = |file: u64, row_start: u64, rows: u64| ShardPlan {
+        shard: ShardId(format!("toy-{file:04}-{row_start:04}")),
+        dataset: "toy".into(),
+        file: format!("{file}.parquet"),
+        row_start,
+        rows,
+    };
+    let shards = (0..25).flat_map(|file| (0..8).map(move |k| plan(file, k * SHARD_ROWS, SHARD_ROWS))).collect();
+    let unreadable = vec![UnreadableFile { shard: plan(99, 0, 0), reason: "its footer can't be read".into() }];
+    Event::Planned { shards, unreadable }
+}
+
+fn told(verdict: Result<Answer, CallError>) -> Told {
+    match verdict {
+        Ok(answer) => Told::Answer(answer),
+        Err(CallError::Refused(refusal)) => Told::Refused(refusal),
+        Err(_) => Told::Unavailable,
+    }
+}

@@ -1,0 +1,106 @@
+//! What goes wrong, beside what befalls single messages.
+
+use quern_machine::Control;
+
+use crate::cluster::{Cluster, LEASE_MS, What};
+use crate::disk::AppendFault;
+
+impl Cluster {
+    /// Something goes wrong, and the next thing is on its way.
+    pub(crate) fn next_fault(&mut self) {
+        if !self.is_rough() {
+            // What is armed but has not struck goes away with all other faults.
+            self.disk.tape().fault = None;
+            self.coordinator.dies_after_append = false;
+            return;
+        }
+        self.strike();
+        let in_ms = self.dice.between(200, 1_000);
+        self.after(in_ms, What::Fault);
+    }
+
+    fn strike(&mut self) {
+        let worker = self.dice.between(0, self.workers.len() as u64 - 1) as usize;
+        let term_ms = self.dice.between(LEASE_MS / 4, LEASE_MS * 3);
+        let until_ms = self.now_ms + term_ms;
+        match self.dice.between(0, 21) {
+            0..3 => {
+                self.fault("worker paused");
+                self.workers[worker].pause(until_ms);
+            }
+            3..5 => {
+                self.fault("worker crashed");
+                self.crash_worker(worker);
+            }
+            5 => {
+                self.fault("worker told to leave");
+                self.workers[worker].leave = true;
+            }
+            6 => {
+                self.fault("partition both ways");
+                self.workers[worker].mute_until_ms = until_ms;
+                self.workers[worker].deaf_until_ms = until_ms;
+            }
+            7 => {
+                self.fault("partition towards the coordinator");
+                self.workers[worker].mute_until_ms = until_ms;
+            }
+            8 => {
+                self.fault("partition from the coordinator");
+                self.workers[worker].deaf_until_ms = until_ms;
+            }
+            9 if self.coordinator.is_up() => {
+                self.fault("coordinator killed between turns");
+                self.kill_coordinator();
+            }
+            10 => self.arm(AppendFault::DieBefore),
+            11..13 => {
+                let share = self.dice.between(0, 1_000);
+                self.arm(AppendFault::DieWithin(share));
+            }
+            13 => {
+                // Counted when it strikes.
+                self.coordinator.dies_after_append = true;
+            }
+            14..16 => self.arm(AppendFault::Nothing),
+            16..18 => self.arm(AppendFault::Written),
+            18 => {
+                self.fault("disk full");
+                let unreadable = self.dice.per_mille(300);
+                let mut tape = self.disk.tape();
+                tape.full = true;
+                tape.unreadable = unreadable;
+                drop(tape);
+                self.after(term_ms, What::DiskHeals);
+            }
+            19 => {
+                self.fault("run paused");
+                self.operate(Control::Pause { reason: "an operator wants it".into() });
+                self.coordinator.is_to_resume = true;
+                self.after(term_ms, What::Operate(Control::Resume));
+            }
+            20 => {
+                self.fault("worker sent away");
+                let named = self.workers[worker].caller.as_ref().map(|caller| caller.worker);
+                if let Some(worker) = named {
+                    self.operate(Control::Drain { worker, reason: "an operator wants it".into() });
+                }
+            }
+            _ => {
+                self.fault("clock jumped");
+                self.coordinator.ahead_ms += term_ms / 2;
+            }
+        }
+    }
+
+    /// The next append goes wrong; it is counted when it does.
+    fn arm(&mut self, fault: AppendFault) {
+        self.disk.tape().fault = Some(fault);
+    }
+
+    pub(crate) fn disk_heals(&mut self) {
+        let mut tape = self.disk.tape();
+        tape.full = false;
+        tape.unreadable = false;
+    }
+}

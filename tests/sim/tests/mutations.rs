@@ -1,0 +1,15 @@
+//! Every planted bug is caught. Needs the feature `mutations`: `make sim-mutations`.
+#![cfg(feature = "mutations")]
+
+use quern_machine::Mutation;
+
+/// Within so many seeds, from seed 0 on.
+const SEEDS: u64 = 20;
+
+#[test]
+fn every_planted_bug_is_caught() {
+    for mutation in Mutation::ALL {
+        let caught = quern_sim::seeds_to_catch(mutation, 0, SEEDS);
+        assert!(caught.is_some(), "{mutation:?} is not caught within {SEEDS} seeds");
+    }
+}
