@@ -14,6 +14,7 @@ mod signals;
 mod view;
 mod workers;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -106,7 +107,10 @@ async fn carry_out(command: Command) -> Result<Done, Failure> {
         Command::Corpus(command) => corpus::corpus(command).await,
         Command::Capfilt(command) => capfilt::capfilt(command).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "quern", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "quern", &mut script);
+            // Whoever reads may have enough of it.
+            let _ = std::io::stdout().write_all(&script);
             Ok(Done::Completely)
         }
         Command::Doctor(arguments) => doctor::doctor(arguments),

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use quern_machine::{
     Answer, Call, Caller, Checkpoint, Control, Epoch, Event, Generation, Incarnation, Losses, PartSummary,
     Registration, Seat, ShardId, ShardProgress, ShardToken, StepLosses, Work, WorkerId, WorldToken,
@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::errors::CallError;
 use crate::ledger::Ledger;
-use crate::{VERSION, secrets};
+use crate::{VERSION, secrets, status};
 
 /// What a worker is told at registration that never changes.
 #[derive(Debug, Clone)]
@@ -210,20 +210,8 @@ impl Coordinator for Service {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::StatusReply, Status>> + Send>>;
 
     async fn watch(&self, _: Request<wire::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let mut status = self.status.clone();
-        status.mark_changed();
-        let stopping = self.stopping.clone();
-        let stream = futures::stream::unfold(Some((status, stopping)), |state| async move {
-            let (mut status, mut stopping) = state?;
-            tokio::select! {
-                changed = status.changed() => changed.ok()?,
-                _ = stopping.wait_for(|stopping| *stopping) => return None,
-            }
-            let now = status.borrow_and_update().clone();
-            let is_over = crate::serve::is_over(&now);
-            Some((Ok(now), (!is_over).then_some((status, stopping))))
-        });
-        Ok(Response::new(Box::pin(stream)))
+        let statuses = status::follow(self.status.clone(), self.stopping.clone());
+        Ok(Response::new(Box::pin(statuses.map(Ok))))
     }
 }
 

@@ -1,8 +1,12 @@
 //! The machine's status as the wire's.
 
+use futures::Stream;
 use quern_machine::{Losses, Machine, StageStatus, Status, StepLosses};
 use quern_proto as wire;
 use quern_proto::StatusReply;
+use tokio::sync::watch;
+
+use crate::serve::is_over;
 
 /// What a status says of the run that the machine doesn't know.
 #[derive(Debug, Clone)]
@@ -10,6 +14,24 @@ pub(crate) struct Describe {
     pub run_id: String,
     pub name: String,
     pub output: String,
+}
+
+/// The status now, and again whenever it changed, until the run is over or the server stops.
+pub(crate) fn follow(
+    mut status: watch::Receiver<StatusReply>,
+    stopping: watch::Receiver<bool>,
+) -> impl Stream<Item = StatusReply> {
+    status.mark_changed();
+    futures::stream::unfold(Some((status, stopping)), |state| async move {
+        let (mut status, mut stopping) = state?;
+        tokio::select! {
+            changed = status.changed() => changed.ok()?,
+            _ = stopping.wait_for(|stopping| *stopping) => return None,
+        }
+        let now = status.borrow_and_update().clone();
+        let is_over = is_over(&now);
+        Some((now, (!is_over).then_some((status, stopping))))
+    })
 }
 
 impl Describe {

@@ -13,12 +13,12 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Json};
 use axum::routing::get;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use quern_proto::StatusReply;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::serve::is_over;
+use crate::status;
 
 use history::History;
 
@@ -54,7 +54,7 @@ impl Web {
     pub fn router(self) -> Router {
         Router::new()
             .route("/", get(page))
-            .route("/api/status", get(status))
+            .route("/api/status", get(now))
             .route("/api/history", get(history))
             .route("/api/events", get(events))
             .route("/metrics", get(exposition))
@@ -70,7 +70,7 @@ async fn page() -> impl IntoResponse {
     ([(CONTENT_SECURITY_POLICY, POLICY), (CACHE_CONTROL, "no-store")], Html(include_str!("web/page.html")))
 }
 
-async fn status(State(web): State<Web>) -> Json<StatusReply> {
+async fn now(State(web): State<Web>) -> Json<StatusReply> {
     Json(web.status.borrow().clone())
 }
 
@@ -84,17 +84,6 @@ async fn exposition(State(web): State<Web>) -> impl IntoResponse {
 
 /// The status, again whenever it changes, until the run is over.
 async fn events(State(web): State<Web>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let Web { mut status, stopping, .. } = web;
-    status.mark_changed();
-    let stream = futures::stream::unfold(Some((status, stopping)), |state| async move {
-        let (mut status, mut stopping) = state?;
-        tokio::select! {
-            changed = status.changed() => changed.ok()?,
-            _ = stopping.wait_for(|stopping| *stopping) => return None,
-        }
-        let now = status.borrow_and_update().clone();
-        let event = Event::default().json_data(&now).expect("a status is plain data");
-        Some((Ok(event), (!is_over(&now)).then_some((status, stopping))))
-    });
-    Sse::new(stream).keep_alive(KeepAlive::default())
+    let event = |now: StatusReply| Ok(Event::default().json_data(now).expect("a status is plain data"));
+    Sse::new(status::follow(web.status, web.stopping).map(event)).keep_alive(KeepAlive::default())
 }

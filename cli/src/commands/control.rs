@@ -87,7 +87,11 @@ async fn ask(place: &Place, command: Command) -> Result<Done, Failure> {
         }
         _ => client::out_of_reach(&place.coordinator, status.message()),
     })?;
-    println!("{}", client::status(&place.coordinator).await?.explanation);
+    match client::status(&place.coordinator).await {
+        Ok(status) => println!("{}", status.explanation),
+        // A coordinator without workers ends at once when its run does.
+        Err(_) => println!("It is so, and the coordinator has ended."),
+    }
     Ok(Done::Completely)
 }
 

@@ -69,3 +69,15 @@ fn a_cancelled_run_ends_its_workers_and_stays_cancelled() {
     assert_eq!(again.wait().code(), Some(4), "the coordinator's log:\n{}", again.log());
     assert!(again.log().contains("the recipe was wrong"), "{}", again.log());
 }
+
+#[test]
+fn a_run_without_workers_is_cancelled_at_once() {
+    let cancelled = run();
+    let port = free_port();
+    let mut coordinator = cancelled.coordinator(port);
+    let url = format!("http://127.0.0.1:{port}");
+    let answers = || quern(&["explain", "--coordinator", &url]).output().expect("quern starts").status.success();
+    until("a coordinator that answers", answers);
+    ask(port, &["cancel", "nobody came"], 0);
+    assert_eq!(coordinator.wait().code(), Some(4), "the coordinator's log:\n{}", coordinator.log());
+}
