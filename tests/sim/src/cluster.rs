@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use quern_machine::{Call, Caller, Config, Control, Event, Registration, StageConfig};
+use quern_machine::{Call, Caller, Config, Event, Registration, StageConfig};
 use quern_sim_checker::{Checker, Output, Terms, Told, Verdict};
 
 use crate::coordinator::Coordinator;
@@ -61,7 +61,6 @@ pub(crate) enum What {
     StartWorker { worker: usize },
     Fault,
     DiskHeals,
-    Operate(Control),
 }
 
 struct Scheduled {
@@ -188,7 +187,6 @@ impl Cluster {
             What::StartWorker { worker } => self.start_worker(worker),
             What::Fault => self.next_fault(),
             What::DiskHeals => self.disk_heals(),
-            What::Operate(control) => self.operate(control),
         }
         Ok(())
     }

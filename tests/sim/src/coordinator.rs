@@ -20,8 +20,8 @@ pub(crate) struct Coordinator {
     pub ahead_ms: u64,
     /// It dies when the next append is durable, before anyone hears.
     pub dies_after_append: bool,
-    /// The operator asks for it until it is answered.
-    pub is_to_resume: bool,
+    /// How long the operator wants the run to be paused.
+    pub pause_until_ms: u64,
 }
 
 impl Coordinator {
@@ -96,14 +96,8 @@ impl Cluster {
         }
     }
 
-    /// An operator asks for something; for a run to go on, again and again.
+    /// An operator asks for something.
     pub(crate) fn operate(&mut self, control: Control) {
-        if control == Control::Resume {
-            if !self.coordinator.is_to_resume {
-                return;
-            }
-            self.after(500, What::Operate(Control::Resume));
-        }
         self.deliver(Letter::Control(control));
     }
 
@@ -171,9 +165,6 @@ impl Cluster {
                 let life = self.coordinator.life;
                 self.after(500, What::Job { life, event });
             }
-            Letter::Control(Control::Resume) => {
-                self.coordinator.is_to_resume &= !matches!(told, Told::Answer(_) | Told::Refused(_));
-            }
             Letter::Job(_) | Letter::Control(_) | Letter::Tick => {}
         }
         Ok(())
@@ -207,8 +198,12 @@ impl Cluster {
         self.after(in_ms, What::Job { life, event });
     }
 
-    /// The operator starts a coordinator anew whose run has failed; a failed run is taken up again so.
+    /// The operator lets a run go on that has been paused for long enough, and starts a coordinator anew whose run has
+    /// failed; a failed run is taken up again so.
     fn watch(&mut self) {
+        if self.checker.is_paused() && self.now_ms >= self.coordinator.pause_until_ms {
+            self.operate(Control::Resume);
+        }
         if self.checker.has_failed() && self.coordinator.is_up() {
             self.log.add(self.now_ms, format_args!("the run has failed: the operator starts it again"));
             self.kill_coordinator();

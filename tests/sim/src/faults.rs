@@ -76,8 +76,7 @@ impl Cluster {
             19 => {
                 self.fault("run paused");
                 self.operate(Control::Pause { reason: "an operator wants it".into() });
-                self.coordinator.is_to_resume = true;
-                self.after(term_ms, What::Operate(Control::Resume));
+                self.coordinator.pause_until_ms = until_ms;
             }
             20 => {
                 self.fault("worker sent away");

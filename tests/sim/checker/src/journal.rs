@@ -68,7 +68,7 @@ pub struct Ledger {
     manifest: bool,
     pub(crate) done: bool,
     pub(crate) failed: bool,
-    paused: bool,
+    pub(crate) paused: bool,
     sent_away: BTreeSet<WorkerId>,
 }
 

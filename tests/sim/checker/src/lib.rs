@@ -112,6 +112,11 @@ impl Checker {
         self.ledger.at_rest()
     }
 
+    /// Whether the run is paused, as the journal says.
+    pub fn is_paused(&self) -> bool {
+        self.ledger.paused
+    }
+
     /// Whether the run is done, by the journal.
     pub fn is_done(&self) -> bool {
         self.ledger.done
