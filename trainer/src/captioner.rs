@@ -82,13 +82,7 @@ impl Captioner {
         match saved.state.stage {
             StageName::Stage1 => {
                 let setup = Setup::load(recipe, device)?;
-                let qformer = runtime.block_on(saved.qformer(device))?;
-                if (qformer.config.encoder_width, qformer.config.vocab_size)
-                    != (setup.config.encoder_width, setup.config.vocab_size)
-                {
-                    let reason = "it was trained with another image encoder or tokenizer than the recipe names";
-                    return Err(saved.unfit(reason.into()));
-                }
+                let qformer = runtime.block_on(setup.trained_model(&saved, device))?;
                 Ok(Self::of_stage1(setup, qformer, step))
             }
             StageName::Stage2 => {

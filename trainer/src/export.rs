@@ -9,7 +9,7 @@ mod processor;
 use std::path::{Path, PathBuf};
 
 use quern_capfilt::Manifest;
-use quern_corpus::store::{self, Folder};
+use quern_corpus::store;
 use quern_models::export::{self, LanguagePart, LavisFile, VisionPart};
 use quern_models::qformer::{Bridge, Projection, QFormer};
 use quern_models::source;
@@ -45,10 +45,10 @@ pub enum Form {
 /// What is to be exported.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// A checkpoint's folder or URL, or its path below the recipe's output.
+    /// A checkpoint: a path below the recipe's output, or a location of its own.
     pub checkpoint: &'a str,
-    /// The recipe that it was trained by; none: the one in the output's manifest.
-    pub recipe: Option<Recipe>,
+    /// The recipe that it was trained by.
+    pub recipe: &'a Recipe,
     /// The folder to write; there must be nothing there.
     pub out: &'a Path,
     /// For whom.
@@ -66,23 +66,14 @@ pub struct Request<'a> {
 /// the file system refuses.
 pub fn export(request: Request) -> Result<(), TrainError> {
     let runtime = runtime()?;
-    let checkpoint = match std::fs::canonicalize(request.checkpoint) {
-        Ok(folder) => folder.to_string_lossy().into_owned(),
-        Err(_) => request.checkpoint.to_string(),
-    };
-    let (recipe, output) = match request.recipe {
-        Some(recipe) => {
-            let output = store::open(&recipe.output)?;
-            (recipe, output)
-        }
-        None => runtime.block_on(recipe_beside(&checkpoint))?,
-    };
-    let saved = runtime.block_on(checkpoint::open(&output, &checkpoint))?;
+    let recipe = request.recipe;
+    let output = store::open(&recipe.output)?;
+    let saved = runtime.block_on(checkpoint::open(&output, request.checkpoint))?;
     let captioned = store::open(recipe.captioned())?;
     let manifest = runtime.block_on(Manifest::read(&captioned)).ok();
     let unfinished = Unfinished::begin(request.out)?;
     let folder = &unfinished.folder;
-    let weights = Weights { saved: &saved, recipe: &recipe, folder, max_shard_bytes: request.max_shard_bytes };
+    let weights = Weights { saved: &saved, recipe, folder, max_shard_bytes: request.max_shard_bytes };
     match (request.form, saved.state.stage) {
         (Form::Lavis(file), StageName::Stage1) => {
             let model = runtime.block_on(saved.qformer(Device::Cpu))?;
@@ -103,7 +94,7 @@ pub fn export(request: Request) -> Result<(), TrainError> {
             return Err(saved.unfit("stage 2's blocks are exported with their language model: leave out --part".into()));
         }
     }
-    let card = Card { form: request.form, saved: &saved, recipe: &recipe, manifest, metrics: request.metrics };
+    let card = Card { form: request.form, saved: &saved, recipe, manifest, metrics: request.metrics };
     write(&folder.join("README.md"), &card.text())?;
     unfinished.finish()
 }
@@ -114,22 +105,6 @@ fn lavis_name(file: LavisFile) -> String {
         LavisFile::Safetensors => "safetensors",
     };
     format!("{LAVIS_NAME}.{extension}")
-}
-
-/// The recipe in the manifest of the output that `checkpoint` (`OUTPUT/stage1/step-000200`) lies in, and that output.
-async fn recipe_beside(checkpoint: &str) -> Result<(Recipe, Folder), TrainError> {
-    let trimmed = checkpoint.trim_end_matches('/');
-    let refuse = |reason: &str| TrainError::Checkpoint { path: checkpoint.into(), reason: reason.into() };
-    let output = trimmed.rsplitn(3, '/').nth(2);
-    let output =
-        output.ok_or_else(|| refuse("it is not named OUTPUT/STAGE/STEP; say by --recipe what it was trained by"))?;
-    let folder = store::open(output)?;
-    let manifest = Manifest::read(&folder).await?;
-    let mut fields = manifest.recipe;
-    fields["output"] = output.into();
-    let recipe = Recipe::from_json(&fields.to_string())
-        .map_err(|error| refuse(&format!("the recipe in its output's manifest: {error}; give one by --recipe")))?;
-    Ok((recipe, folder))
 }
 
 /// What a Hugging Face folder is written from.

@@ -10,7 +10,7 @@ use quern_models::tokenize::{Padding, Tokenizer};
 use quern_recipes::{Recipe, Stage1 as Section};
 use tch::{Device, Tensor};
 
-use crate::checkpoint::{Identity, Trained};
+use crate::checkpoint::{Identity, Saved, Trained};
 use crate::error::TrainError;
 use crate::loader::{Caption, Captions, Feed};
 use crate::stage1::Stage1;
@@ -84,6 +84,22 @@ impl Setup {
                 }
             }
         })
+    }
+
+    /// The model of a checkpoint of quern's.
+    ///
+    /// # Errors
+    /// When it is damaged, of another stage, or of another image encoder or tokenizer than the recipe's.
+    pub async fn trained_model(&self, saved: &Saved, device: Device) -> Result<QFormer, TrainError> {
+        let model = saved.qformer(device).await?;
+        let (found, own) = (&model.config, &self.config);
+        match (found.encoder_width, found.vocab_size) == (own.encoder_width, own.vocab_size) {
+            true => Ok(model),
+            false => {
+                let reason = "it was trained with another image encoder or tokenizer than the recipe names";
+                Err(saved.unfit(reason.into()))
+            }
+        }
     }
 
     /// The model of a checkpoint that is not quern's.

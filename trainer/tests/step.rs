@@ -4,7 +4,7 @@ use quern_collective::Solo;
 use quern_models::export;
 use quern_models::qformer::foreign::{Absent, Checkpoint};
 use quern_models::qformer::{QFormer, QFormerConfig};
-use quern_trainer::step::{Batch, Negatives, StepOptions, train_step};
+use quern_trainer::step::{Batch, Negatives, StepOptions, StepOutput, train_step};
 use tch::{Device, Kind, Tensor};
 
 fn config() -> QFormerConfig {
@@ -49,21 +49,24 @@ fn batch() -> Batch {
     }
 }
 
+/// The exact step on one rank.
+fn step(model: &QFormer, batch: &Batch, probes: bool) -> StepOutput {
+    let options = StepOptions {
+        semantics: quern_recipes::Semantics::Exact.into(),
+        seed: 3,
+        step: 8,
+        decoder_start: 39,
+        negatives: Negatives::Keyed,
+        probes,
+    };
+    train_step(model, batch, &Solo::new(), &options).expect("a world of one")
+}
+
 #[test]
 fn grouped_by_length_the_gradient_is_the_same() {
     let model = QFormer::init(&config(), 9, Device::Cpu).expect("a valid config");
     let batch = batch();
-    let step = |probes: bool| {
-        let options = StepOptions {
-            semantics: quern_recipes::Semantics::Exact.into(),
-            seed: 3,
-            step: 8,
-            decoder_start: 39,
-            negatives: Negatives::Keyed,
-            probes,
-        };
-        train_step(&model, &batch, &Solo::new(), &options).expect("a world of one")
-    };
+    let step = |probes: bool| step(&model, &batch, probes);
     let (whole, grouped) = (step(true), step(false));
     assert!(whole.probes.is_some() && grouped.probes.is_none());
     for (whole, grouped) in [
@@ -88,16 +91,7 @@ fn training_goes_on_from_an_export_with_the_same_losses() {
     export::qformer(folder.path(), &model, 39).expect("written");
     let read = Checkpoint::open(folder.path(), Device::Cpu).and_then(|read| read.stage1(&config(), Absent::Refused));
     let batch = batch();
-    let options = StepOptions {
-        semantics: quern_recipes::Semantics::Exact.into(),
-        seed: 3,
-        step: 8,
-        decoder_start: 39,
-        negatives: Negatives::Keyed,
-        probes: false,
-    };
-    let step = |model: &QFormer| train_step(model, &batch, &Solo::new(), &options).expect("a world of one");
-    let (own, read) = (step(&model), step(&read.expect("complete")));
+    let (own, read) = (step(&model, &batch, false), step(&read.expect("complete"), &batch, false));
     assert_eq!(own.losses, read.losses);
     for (own, read) in own.gradients.iter().zip(&read.gradients) {
         assert!(own.equal(read));

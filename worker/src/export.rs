@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use quern_models::export::LavisFile;
 use quern_models::save::DEFAULT_MAX_SHARD_BYTES;
-use quern_recipes::Recipe;
 use quern_trainer::export::{Form, Request, export};
+
+use crate::checkpoint::{self, Located};
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
@@ -61,14 +62,14 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
         (Target::Lavis, Part::Whole, true) => Form::Lavis(LavisFile::Safetensors),
         (Target::Lavis, Part::Whole, false) => Form::Lavis(LavisFile::Pickle),
     };
-    let recipe = arguments.recipe.map(|path| Recipe::read(&path).map_err(|error| error.to_string())).transpose()?;
+    let Located { recipe, checkpoint } = checkpoint::locate(&arguments.checkpoint, arguments.recipe.as_deref())?;
     let metrics = arguments.metrics.map(|path| {
         let text = std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         serde_json::from_slice(&text).map_err(|error| format!("{} is no JSON: {error}", path.display()))
     });
     let request = Request {
-        checkpoint: &arguments.checkpoint,
-        recipe,
+        checkpoint: &checkpoint,
+        recipe: &recipe,
         out: &arguments.out,
         form,
         max_shard_bytes: arguments.max_shard,

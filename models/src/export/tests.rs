@@ -13,27 +13,8 @@ use crate::t5::T5Gelu;
 use crate::vit::FrozenVit;
 use crate::weights::{read_json, read_tensors};
 
-const TOKENS: i64 = 20;
-
 fn config() -> QFormerConfig {
-    QFormerConfig {
-        vocab_size: TOKENS,
-        hidden_size: 8,
-        num_hidden_layers: 3,
-        num_attention_heads: 2,
-        intermediate_size: 16,
-        max_position_embeddings: 10,
-        layer_norm_eps: 1e-12,
-        initializer_range: 0.02,
-        hidden_dropout_prob: 0.1,
-        attention_probs_dropout_prob: 0.1,
-        cross_attention_freq: 2,
-        encoder_width: 32,
-        num_query_token: 3,
-        embed_dim: 4,
-        pad_token_id: 0,
-        ln_vision_eps: QFormerConfig::LN_VISION_EPS,
-    }
+    QFormerConfig { encoder_width: 32, ..crate::qformer::tests::config() }
 }
 
 fn model() -> QFormer {

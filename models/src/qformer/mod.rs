@@ -23,7 +23,7 @@ pub mod masks;
 pub mod names;
 mod parameters;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use tch::{Device, Kind, Tensor};
 

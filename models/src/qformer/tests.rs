@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::*;
 
-pub(super) fn config() -> QFormerConfig {
+pub(crate) fn config() -> QFormerConfig {
     QFormerConfig {
         vocab_size: 20,
         hidden_size: 8,

@@ -43,7 +43,7 @@ pub fn train(recipe: &Recipe, ranks: usize, beginning: Beginning) -> Watch {
 /// LAVIS' file of a checkpoint, in `folder`.
 pub fn to_lavis(recipe: &Recipe, checkpoint: &str, folder: &Path) -> String {
     let out = folder.join(checkpoint.replace('/', "-"));
-    let (recipe, form) = (Some(recipe.clone()), Form::Lavis(LavisFile::Pickle));
+    let form = Form::Lavis(LavisFile::Pickle);
     let request = Request { checkpoint, recipe, out: &out, form, max_shard_bytes: u64::MAX, metrics: None };
     export(request).expect("an export");
     out.join("model.pth").display().to_string()

@@ -119,18 +119,21 @@ impl HeldOut {
         self.scenes.get(row).ok_or_else(|| Failure::failed(format!("{row} is no row of {}", self.path)))
     }
 
-    /// Captions of the weights that `weights` names, with the report's rows.
-    async fn captions(&self, recipe: &Path, weights: [&str; 2]) -> Result<(Captions, Vec<Captioned>), Failure> {
+    /// Captions of the weights that `weights` names: all together, and each with whether it is correct.
+    async fn captions(&self, recipe: &Path, weights: [&str; 2]) -> Result<(Captions, Vec<(Captioned, bool)>), Failure> {
         let recipe = recipe.display().to_string();
         let mut arguments = vec!["eval", "caption", "--recipe", &recipe, "--dataset", &self.path];
         arguments.extend(weights);
         arguments.extend(["--max-length", "48"]);
         let CaptionReport { cider, captions } = only(evaluate(arguments).await?)?;
         let mut correct = Count::default();
-        for captioned in &captions {
-            correct.add(is_correct(&captioned.caption, &self.scene(&captioned.row)?.0));
+        let mut judged = Vec::with_capacity(captions.len());
+        for captioned in captions {
+            let is_correct = is_correct(&captioned.caption, &self.scene(&captioned.row)?.0);
+            correct.add(is_correct);
+            judged.push((captioned, is_correct));
         }
-        Ok((Captions { correct, cider }, captions))
+        Ok((Captions { correct, cider }, judged))
     }
 
     /// Answers to each scene's own question.
@@ -160,9 +163,8 @@ impl Language {
             answered.insert(answer.image.clone(), answer);
         }
         let mut scenes = Vec::new();
-        for Captioned { row, caption } in captions {
-            let (scene, truth) = held_out.scene(&row)?;
-            let correct = is_correct(&caption, scene);
+        for (Captioned { row, caption }, correct) in captions {
+            let (_, truth) = held_out.scene(&row)?;
             let Some(Answered { prompt, caption: answer, .. }) = answered.remove(&row) else {
                 return Err(Failure::failed(format!("{row}: its question was not answered")));
             };
