@@ -1,13 +1,22 @@
 //! Generates the client and server code; protox parses the .proto files, so no protoc is needed.
 
 /// What is printed as JSON.
-const STATUS: [&str; 5] = ["StatusReply", "StageStatus", "StepLosses", "WorkerStatus", "ShardFailure"];
+const PRINTED: [&str; 8] = [
+    "StatusReply",
+    "StageStatus",
+    "StepLosses",
+    "WorkerStatus",
+    "ShardFailure",
+    "RunSummary",
+    "SubmitReply",
+    "LogLine",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=quern.proto");
     let descriptors = protox::compile(["quern.proto"], ["."])?;
     let mut builder = tonic_prost_build::configure();
-    for message in STATUS {
+    for message in PRINTED {
         builder = builder.type_attribute(message, "#[derive(serde::Serialize)]");
     }
     builder.compile_fds(descriptors)?;

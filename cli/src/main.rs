@@ -20,7 +20,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    capfilt, control, coordinator, corpus, demo, doctor, explain, k8s, run, status, tensors, watch, worker,
+    capfilt, control, coordinator, corpus, demo, doctor, explain, k8s, logs, ls, run, status, submit, tensors, watch,
+    worker,
 };
 use crate::outcome::{Done, Failure};
 
@@ -48,9 +49,12 @@ enum Command {
     Caption(tensors::Arguments),
     /// Write a checkpoint for transformers or LAVIS. Carried out by quern-worker.
     Export(tensors::Arguments),
+    Submit(submit::Arguments),
+    Ls(ls::Arguments),
     Status(status::Arguments),
     Watch(watch::Arguments),
     Explain(explain::Arguments),
+    Logs(logs::Arguments),
     Pause(control::PauseArguments),
     Resume(control::ResumeArguments),
     Cancel(control::CancelArguments),
@@ -97,9 +101,12 @@ async fn carry_out(command: Command) -> Result<Done, Failure> {
         Command::Eval(arguments) => tensors::hand_over("eval", arguments),
         Command::Caption(arguments) => tensors::hand_over("caption", arguments),
         Command::Export(arguments) => tensors::hand_over("export", arguments),
+        Command::Submit(arguments) => submit::submit(arguments).await,
+        Command::Ls(arguments) => ls::ls(arguments).await,
         Command::Status(arguments) => status::status(arguments).await,
         Command::Watch(arguments) => watch::watch(arguments).await,
         Command::Explain(arguments) => explain::explain(arguments).await,
+        Command::Logs(arguments) => logs::logs(arguments).await,
         Command::Pause(arguments) => control::pause(arguments).await,
         Command::Resume(arguments) => control::resume(arguments).await,
         Command::Cancel(arguments) => control::cancel(arguments).await,

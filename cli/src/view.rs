@@ -14,9 +14,26 @@ pub enum Output {
     Json,
 }
 
-/// The whole status as JSON, in the protocol's names.
-pub fn json(status: &StatusReply) -> serde_json::Value {
-    serde_json::to_value(status).expect("a status is plain data")
+/// A message of the protocol as JSON, in its own names.
+pub fn json(message: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(message).expect("a message is plain data")
+}
+
+/// `12:03:44` of a time since the Unix epoch, UTC.
+pub fn clock(at_ms: u64) -> String {
+    let seconds = at_ms / 1_000;
+    format!("{:02}:{:02}:{:02}", seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60)
+}
+
+/// `5 min ago`, of a time since the Unix epoch.
+pub fn since(at_ms: u64) -> String {
+    let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
+    match (now_ms as u64).saturating_sub(at_ms) / 1_000 {
+        seconds @ 0..=119 => format!("{seconds} s ago"),
+        seconds @ 120..=7_199 => format!("{} min ago", seconds / 60),
+        seconds @ 7_200..=172_799 => format!("{} h ago", seconds / 3_600),
+        seconds => format!("{} days ago", seconds / 86_400),
+    }
 }
 
 /// The whole status, several lines.

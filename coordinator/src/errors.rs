@@ -18,6 +18,31 @@ pub enum CallError {
     /// A message without a field that it must have.
     #[error("{0}")]
     Malformed(String),
+    /// There is no run at all.
+    #[error("no run is here: hand a recipe in with `quern submit`")]
+    NoRuns,
+    /// There is no such run.
+    #[error("there is no run {0:?} here; `quern ls` lists them")]
+    UnknownRun(String),
+    /// More than one run may be meant.
+    #[error("{said:?} may mean {runs} runs: say more of the id, as `quern ls` shows it")]
+    SeveralRuns {
+        /// What was said.
+        said: String,
+        /// How many it fits.
+        runs: usize,
+    },
+    /// This coordinator carries out one recipe.
+    #[error("this coordinator carries out the one recipe that it was started with: start one with --state to hand recipes in")]
+    OneRunOnly,
+    /// The same run is here, with another output.
+    #[error("this recipe is run {run} already, whose output is {output}: the output doesn't make it another run, a seed does")]
+    KnownElsewhere {
+        /// The run.
+        run: String,
+        /// Its output.
+        output: String,
+    },
     /// The worker is of another build.
     #[error("the worker is of version {worker}, the coordinator of {coordinator}: run the same version on both sides")]
     OtherVersion {
@@ -34,6 +59,9 @@ impl From<CallError> for Status {
             CallError::Refused(refusal) => code_of(refusal),
             CallError::Unavailable(_) => Code::Unavailable,
             CallError::NoCredentials => Code::Unauthenticated,
+            CallError::NoRuns | CallError::UnknownRun(_) => Code::NotFound,
+            CallError::OneRunOnly | CallError::KnownElsewhere { .. } => Code::FailedPrecondition,
+            CallError::SeveralRuns { .. } => Code::InvalidArgument,
             CallError::Malformed(_) | CallError::OtherVersion { .. } => Code::InvalidArgument,
         };
         Status::new(code, error.to_string())

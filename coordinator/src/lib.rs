@@ -17,6 +17,7 @@ mod clock;
 mod errors;
 mod journal;
 mod ledger;
+mod runs;
 mod secrets;
 mod serve;
 mod service;
@@ -32,7 +33,8 @@ pub mod simulation {
 
 pub use clock::{Clock, ScriptedClock, SystemClock};
 pub use journal::JournalError;
-pub use serve::{Coordinator, Outcome, ServeError, ServeOptions, serve};
+pub use runs::HomeError;
+pub use serve::{Coordinator, Hosting, Outcome, ServeError, ServeOptions, serve};
 
 /// The version of this build; a worker of another version is refused.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

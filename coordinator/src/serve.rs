@@ -1,11 +1,11 @@
-//! A coordinator as a whole: journal, ledger, chores, gRPC server; started, watched and stopped.
+//! A coordinator as a whole: its runs and its gRPC server; started, watched and stopped.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quern_machine::{Config, Event, StageConfig};
+use quern_machine::Event;
 use quern_proto::StatusReply;
 use quern_proto::coordinator_server::CoordinatorServer;
 use quern_recipes::Recipe;
@@ -16,43 +16,53 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use crate::chores::Chores;
 use crate::clock::{Clock, SystemClock};
-use crate::journal::{JournalError, RunIdentity, SqliteJournal};
-use crate::ledger::{self, Ledger, Opened, Opening};
-use crate::service::{Service, Terms};
-use crate::status::Describe;
+use crate::journal::JournalError;
+use crate::runs::{HomeError, Run, Runs, Stopping};
+use crate::service::Service;
 use crate::web::Web;
 
-/// Digits of the recipe's hash that name a run.
-const RUN_ID_DIGITS: usize = 16;
 /// How long calls that are under way may take when the server stops.
 const STOP_MS: u64 = 3_000;
 
 /// What a coordinator is started with.
 pub struct ServeOptions {
-    /// The run, resolved and valid.
-    pub recipe: Recipe,
-    /// The recipe's hash: a journal of another one is refused.
-    pub recipe_hash: String,
+    /// What it carries out.
+    pub hosting: Hosting,
     /// Where to listen, `host:port`; port 0: any free one.
     pub listen: String,
-    /// The journal's file. It is created when it is missing; otherwise the run goes on where it stood.
-    pub journal_path: PathBuf,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
+}
+
+/// What a coordinator carries out.
+pub enum Hosting {
+    /// One run, and no other.
+    One {
+        /// The run, resolved and valid.
+        recipe: Box<Recipe>,
+        /// The journal's file. It is created when it is missing; otherwise the run goes on where it stood. A journal of
+        /// another recipe is refused.
+        journal_path: PathBuf,
+    },
+    /// The runs that are handed in with `quern submit`.
+    Submitted {
+        /// The folder that keeps them and their journals. It is created when it is missing; otherwise all runs in it go on.
+        state: PathBuf,
+    },
 }
 
 impl ServeOptions {
     /// A coordinator of `recipe` on the system's clock.
     pub fn new(recipe: Recipe, listen: impl Into<String>, journal_path: impl Into<PathBuf>) -> Self {
-        ServeOptions {
-            recipe_hash: recipe.hash(),
-            recipe,
-            listen: listen.into(),
-            journal_path: journal_path.into(),
-            clock: Arc::new(SystemClock::new()),
-        }
+        let hosting = Hosting::One { recipe: Box::new(recipe), journal_path: journal_path.into() };
+        ServeOptions { hosting, listen: listen.into(), clock: Arc::new(SystemClock::new()) }
+    }
+
+    /// A coordinator of the runs that are kept in a folder, and of those that will be handed in, on the system's clock.
+    pub fn submitted(state: impl Into<PathBuf>, listen: impl Into<String>) -> Self {
+        let hosting = Hosting::Submitted { state: state.into() };
+        ServeOptions { hosting, listen: listen.into(), clock: Arc::new(SystemClock::new()) }
     }
 }
 
@@ -71,6 +81,9 @@ pub enum ServeError {
     /// The journal can't be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The folder of submitted runs, or what is in it, can't be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
 }
 
 /// How a run ended.
@@ -92,89 +105,38 @@ pub(crate) fn is_over(status: &StatusReply) -> bool {
 /// A coordinator at work. Dropping it stops it at once; [`Coordinator::shutdown`] lets calls finish first.
 pub struct Coordinator {
     address: SocketAddr,
-    ledger: Option<Ledger>,
-    status: watch::Receiver<StatusReply>,
+    runs: Arc<Runs>,
     stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
-    thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// Starts a coordinator: opens or recovers the journal, listens, and carries the run on in the background.
+/// Starts a coordinator: opens or recovers the journals, listens, and carries the runs on in the background.
 ///
 /// # Errors
-/// When the address or the journal can't be used. What goes wrong later is in the status.
+/// When the address or a journal can't be used. What goes wrong later is in the status.
 pub async fn serve(options: ServeOptions) -> Result<Coordinator, ServeError> {
-    let ServeOptions { recipe, recipe_hash, listen, journal_path, clock } = options;
+    let ServeOptions { hosting, listen, clock } = options;
     let cannot_listen = |source| ServeError::Listen { listen: listen.clone(), source };
     let listener = TcpListener::bind(&listen).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
-    let run_id: String = recipe_hash.chars().take(RUN_ID_DIGITS).collect();
-    let opened = open_ledger(&recipe, &recipe_hash, &run_id, journal_path, Arc::clone(&clock)).await?;
-    let Opened { ledger, jobs, status, thread } = opened;
-
-    let (stop, stopping) = watch::channel(false);
-    let heartbeat_ms = recipe.cluster.heartbeat_ms;
-    let terms = Terms {
-        heartbeat_ms,
-        lease_ms: recipe.cluster.lease_ms,
-        recipe_json: recipe.to_json(),
-        recipe_hash: recipe_hash.clone(),
-        run_id: run_id.clone(),
-        retry_ms: (heartbeat_ms / 8).clamp(20, 1_000),
-    };
-    let service = Service { ledger: ledger.clone(), terms, status: status.clone(), stopping: stopping.clone() };
-    let tick_ms = (recipe.cluster.lease_ms / 8).clamp(10, 1_000);
-    let chores = Chores { recipe, recipe_hash, run_id, ledger: ledger.clone() };
-    let mut tasks =
-        vec![tokio::spawn(chores.carry_out(jobs)), tokio::spawn(tick(ledger.clone(), Duration::from_millis(tick_ms)))];
-    let web = Web::new(status.clone(), stopping.clone());
-    tasks.push(tokio::spawn(web.clone().remember(clock)));
-    let server = tokio::spawn(answer_calls(listener, service, web, stopping));
-    Ok(Coordinator { address, ledger: Some(ledger), status, stop, tasks, server, thread: Some(thread) })
-}
-
-/// Opens the journal and recovers the machine, which may take its time, off the runtime's threads.
-async fn open_ledger(
-    recipe: &Recipe,
-    recipe_hash: &str,
-    run_id: &str,
-    journal_path: PathBuf,
-    clock: Arc<dyn Clock>,
-) -> Result<Opened, JournalError> {
-    let identity = RunIdentity { recipe_hash: recipe_hash.into(), output: recipe.output.clone() };
-    let describe = Describe { run_id: run_id.into(), name: recipe.name.clone(), output: recipe.output.clone() };
-    let config = Config {
-        lease_ms: recipe.cluster.lease_ms,
-        attempts: recipe.cluster.attempts,
-        stage1: recipe.stage1.as_ref().map(|stage1| StageConfig { ranks: stage1.ranks, steps: stage1.steps }),
-        stage2: recipe.stage2.as_ref().map(|stage2| StageConfig { ranks: stage2.ranks, steps: stage2.steps }),
-    };
-    let opening = tokio::task::spawn_blocking(move || {
-        let journal = Box::new(SqliteJournal::open(&journal_path, &identity)?);
-        ledger::open(Opening { config, journal, clock, describe })
+    let runs = Arc::new(match hosting {
+        Hosting::One { recipe, journal_path } => Runs::one(*recipe, &journal_path, clock).await?,
+        Hosting::Submitted { state } => Runs::submitted(&state, clock).await?,
     });
-    opening.await.expect("recovery doesn't panic on a journal that the machine wrote")
-}
-
-async fn tick(ledger: Ledger, every: Duration) {
-    let mut interval = tokio::time::interval(every);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        // The ledger reads the clock itself at every turn, and says in the status what is wrong.
-        let _ = ledger.tell(Event::Tick { now_ms: 0 }).await;
-    }
+    let (stop, stopping) = watch::channel(false);
+    let server = tokio::spawn(answer_calls(listener, Arc::clone(&runs), stopping));
+    Ok(Coordinator { address, runs, stop, server })
 }
 
 async fn answer_calls(
     listener: TcpListener,
-    service: Service,
-    web: Web,
-    mut stopping: watch::Receiver<bool>,
+    runs: Arc<Runs>,
+    mut stopping: Stopping,
 ) -> Result<(), tonic::transport::Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<CoordinatorServer<Service>>().await;
+    let service = Service { runs: Arc::clone(&runs), stopping: stopping.clone() };
+    let web = Web { runs, stopping: stopping.clone() };
     let calls = Routes::new(health).add_service(CoordinatorServer::new(service)).into_axum_router();
     let server = Server::builder()
         .accept_http1(true)
@@ -198,31 +160,37 @@ impl Coordinator {
         format!("http://{}", self.address)
     }
 
-    /// The status now, and its changes.
+    /// The status now, and its changes, of the one run that it carries out.
+    ///
+    /// # Panics
+    /// When it carries out what is submitted.
     pub fn status(&self) -> watch::Receiver<StatusReply> {
-        self.status.clone()
+        self.only().statuses()
     }
 
-    /// Waits until the run is done, has failed or was cancelled.
+    /// Waits until its one run is done, has failed or was cancelled.
+    ///
+    /// # Panics
+    /// When it carries out what is submitted.
     pub async fn finished(&self) -> Outcome {
-        let mut status = self.status.clone();
+        let mut status = self.status();
         let last = match status.wait_for(is_over).await {
             Ok(last) => last.clone(),
             // The ledger's thread is gone, which only a bug explains.
-            Err(_) => self.status.borrow().clone(),
+            Err(_) => self.only().status().clone(),
         };
         Outcome { succeeded: last.phase == "done", message: last.explanation.clone(), status: last }
     }
 
     /// Makes the coordinator look at its clock now, and waits until it has drawn the consequences.
     pub async fn tick(&self) {
-        if let Some(ledger) = &self.ledger {
+        for run in self.runs.list() {
             // Refusals are in the status.
-            let _ = ledger.tell(Event::Tick { now_ms: 0 }).await;
+            let _ = run.tell(Event::Tick { now_ms: 0 }).await;
         }
     }
 
-    /// Stops: ends streams, lets calls finish, closes the journal.
+    /// Stops: ends streams, lets calls finish, closes the journals.
     pub async fn shutdown(mut self) {
         // Nobody listens any more when the server has stopped by itself.
         let _ = self.stop.send(true);
@@ -230,22 +198,18 @@ impl Coordinator {
             self.server.abort();
             let _ = (&mut self.server).await;
         }
-        for task in self.tasks.drain(..) {
-            task.abort();
-            // It ends by being aborted: that is the error.
-            let _ = task.await;
-        }
-        self.ledger = None;
-        if let Some(thread) = self.thread.take() {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            assert!(matches!(joined, Ok(Ok(()))), "the ledger's thread panicked");
-        }
+        self.runs.close().await;
+    }
+
+    fn only(&self) -> Arc<Run> {
+        assert!(!self.runs.are_submitted(), "a coordinator of submitted runs has no one run");
+        self.runs.list().swap_remove(0)
     }
 }
 
 impl Drop for Coordinator {
     fn drop(&mut self) {
         self.server.abort();
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.runs.abort();
     }
 }

@@ -1,8 +1,9 @@
 //! The gRPC service: messages to events, answers to messages. It decides nothing.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use quern_machine::{
     Answer, Call, Caller, Checkpoint, Control, Epoch, Event, Generation, Incarnation, Losses, PartSummary,
     Registration, Seat, ShardId, ShardProgress, ShardToken, StepLosses, Work, WorkerId, WorldToken,
@@ -10,44 +11,57 @@ use quern_machine::{
 use quern_proto as wire;
 use quern_proto::coordinator_server::Coordinator;
 use quern_proto::{control_request, join_world_reply, lease_reply};
-use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::errors::CallError;
-use crate::ledger::Ledger;
+use crate::runs::{Run, Runs, Stopping};
 use crate::{VERSION, secrets, status};
 
-/// What a worker is told at registration that never changes.
-#[derive(Debug, Clone)]
-pub(crate) struct Terms {
-    pub heartbeat_ms: u64,
-    pub lease_ms: u64,
-    pub recipe_json: String,
-    pub recipe_hash: String,
-    pub run_id: String,
-    /// How long a worker waits before it asks again.
-    pub retry_ms: u64,
-}
+/// How long a worker waits that no run needs, before it asks again.
+const IDLE_MS: u64 = 1_000;
 
 /// The service.
 pub(crate) struct Service {
-    pub ledger: Ledger,
-    pub terms: Terms,
-    pub status: watch::Receiver<wire::StatusReply>,
+    pub runs: Arc<Runs>,
     /// Turns true when the server stops: streams end.
-    pub stopping: watch::Receiver<bool>,
+    pub stopping: Stopping,
+}
+
+/// A member's call, with the run that it is a member of.
+struct Member {
+    run: Arc<Run>,
+    caller: Caller,
 }
 
 impl Service {
-    async fn call(&self, credentials: Option<wire::Credentials>, call: Call) -> Result<Answer, CallError> {
+    fn member(&self, credentials: Option<wire::Credentials>) -> Result<Member, CallError> {
         let credentials = credentials.ok_or(CallError::NoCredentials)?;
         let worker = worker_from_wire(&credentials.worker).ok_or(CallError::NoCredentials)?;
         let caller = Caller { worker, secret: secrets::digest(&credentials.secret) };
-        self.ledger.tell(Event::Call { caller, call }).await
+        Ok(Member { run: self.runs.of(&credentials)?, caller })
+    }
+
+    async fn call(&self, credentials: Option<wire::Credentials>, call: Call) -> Result<Answer, CallError> {
+        self.member(credentials)?.call(call).await
+    }
+
+    /// Lets a worker go that its run only keeps waiting, when another run needs it.
+    async fn released(&self, member: &Member) -> Result<Option<wire::Released>, CallError> {
+        let Some(other) = self.runs.better_use(&member.run) else { return Ok(None) };
+        let reason = format!("run {} ({}) needs workers", other.id, other.name);
+        member.call(Call::Drain { reason: reason.clone() }).await?;
+        member.run.note("info", format!("{} moves on: {reason}", member.caller.worker));
+        Ok(Some(wire::Released { reason }))
+    }
+}
+
+impl Member {
+    async fn call(&self, call: Call) -> Result<Answer, CallError> {
+        self.run.tell(Event::Call { caller: self.caller.clone(), call }).await
     }
 
     fn wait(&self) -> wire::Wait {
-        wire::Wait { retry_ms: self.terms.retry_ms }
+        wire::Wait { retry_ms: self.run.terms.retry_ms }
     }
 }
 
@@ -58,19 +72,27 @@ impl Coordinator for Service {
         if version != VERSION {
             return Err(CallError::OtherVersion { worker: version, coordinator: VERSION }.into());
         }
+        let Some(run) = self.runs.for_new_worker() else {
+            let wait = Some(wire::Wait { retry_ms: IDLE_MS });
+            return Ok(Response::new(wire::RegisterReply { wait, more: true, ..wire::RegisterReply::default() }));
+        };
         let secret = secrets::draw().map_err(|error| CallError::Unavailable(error.to_string()))?;
+        let joined = format!("({name}) on {device} joined");
         let registration = Registration { name, device, address, secret: secrets::digest(&secret) };
-        let Answer::Registered { worker, incarnation } = self.ledger.tell(Event::Register(registration)).await? else {
+        let Answer::Registered { worker, incarnation } = run.tell(Event::Register(registration)).await? else {
             unreachable!("a registration is answered with a name");
         };
+        run.note("info", format!("{worker} {joined}"));
         Ok(Response::new(wire::RegisterReply {
-            credentials: Some(wire::Credentials { worker: worker.to_string(), secret }),
+            credentials: Some(wire::Credentials { worker: worker.to_string(), secret, run: run.id.clone() }),
             incarnation: incarnation.0,
-            heartbeat_ms: self.terms.heartbeat_ms,
-            lease_ms: self.terms.lease_ms,
-            recipe_json: self.terms.recipe_json.clone(),
-            recipe_hash: self.terms.recipe_hash.clone(),
-            run_id: self.terms.run_id.clone(),
+            heartbeat_ms: run.terms.heartbeat_ms,
+            lease_ms: run.terms.lease_ms,
+            recipe_json: run.terms.recipe_json.clone(),
+            recipe_hash: run.terms.recipe_hash.clone(),
+            run_id: run.id.clone(),
+            wait: None,
+            more: self.runs.are_submitted(),
         }))
     }
 
@@ -78,9 +100,11 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::HeartbeatRequest>,
     ) -> Result<Response<wire::HeartbeatReply>, Status> {
-        let wire::HeartbeatRequest { credentials, progress } = request.into_inner();
+        let wire::HeartbeatRequest { credentials, progress, log } = request.into_inner();
         let progress = progress.into_iter().map(progress_from_wire).collect::<Result<_, _>>()?;
-        let answer = self.call(credentials, Call::Heartbeat { progress }).await?;
+        let member = self.member(credentials)?;
+        let answer = member.call(Call::Heartbeat { progress }).await?;
+        member.run.log.hear(&member.caller.worker.to_string(), log);
         let Answer::Heard { drain, pause, revoked, world } = answer else {
             unreachable!("a heartbeat is heard");
         };
@@ -93,7 +117,8 @@ impl Coordinator for Service {
     }
 
     async fn lease(&self, request: Request<wire::LeaseRequest>) -> Result<Response<wire::LeaseReply>, Status> {
-        let Answer::Work(work) = self.call(request.into_inner().credentials, Call::Lease).await? else {
+        let member = self.member(request.into_inner().credentials)?;
+        let Answer::Work(work) = member.call(Call::Lease).await? else {
             unreachable!("a request for work is answered with work");
         };
         let work = match work {
@@ -106,7 +131,10 @@ impl Coordinator for Service {
                 rows: plan.rows,
             }),
             Work::World(generation) => lease_reply::Work::World(wire::WorldInvitation { generation: generation.0 }),
-            Work::Wait => lease_reply::Work::Wait(self.wait()),
+            Work::Wait => match self.released(&member).await? {
+                Some(released) => lease_reply::Work::Released(released),
+                None => lease_reply::Work::Wait(member.wait()),
+            },
             Work::Finished(finished) => lease_reply::Work::Finished(finished_to_wire(finished)),
         };
         Ok(Response::new(wire::LeaseReply { work: Some(work) }))
@@ -124,7 +152,10 @@ impl Coordinator for Service {
     async fn fail(&self, request: Request<wire::FailRequest>) -> Result<Response<wire::FailReply>, Status> {
         let wire::FailRequest { credentials, shard, token, reason, permanent } = request.into_inner();
         let token = token_from_wire(token)?;
-        self.call(credentials, Call::Fail { shard: ShardId(shard), token, reason, permanent }).await?;
+        let member = self.member(credentials)?;
+        let failure = format!("{} failed at {shard}: {reason}", member.caller.worker);
+        member.call(Call::Fail { shard: ShardId(shard), token, reason, permanent }).await?;
+        member.run.note("warn", failure);
         Ok(Response::new(wire::FailReply {}))
     }
 
@@ -133,12 +164,13 @@ impl Coordinator for Service {
         request: Request<wire::JoinWorldRequest>,
     ) -> Result<Response<wire::JoinWorldReply>, Status> {
         let wire::JoinWorldRequest { credentials, generation } = request.into_inner();
-        let answer = self.call(credentials, Call::JoinWorld { generation: Generation(generation) }).await?;
+        let member = self.member(credentials)?;
+        let answer = member.call(Call::JoinWorld { generation: Generation(generation) }).await?;
         let Answer::Seat(seat) = answer else {
             unreachable!("a request for a seat is answered with one");
         };
         let outcome = match seat {
-            Seat::Wait => join_world_reply::Outcome::Wait(self.wait()),
+            Seat::Wait => join_world_reply::Outcome::Wait(member.wait()),
             Seat::Finished(finished) => join_world_reply::Outcome::Finished(finished_to_wire(finished)),
             Seat::Taken { token, rank, addresses, stage, checkpoint, stage1 } => {
                 let (path, step) = checkpoint.map_or_else(Default::default, |found| (found.path, found.step));
@@ -176,8 +208,13 @@ impl Coordinator for Service {
         let wire::CommitCheckpointRequest { credentials, generation, incarnation, step, path, digest, last } =
             request.into_inner();
         let token = world_from_wire(incarnation, generation);
-        let call = Call::CommitCheckpoint { token, checkpoint: Checkpoint { step, path, digest }, last };
-        let (accepted, reason) = acceptance(self.call(credentials, call).await?);
+        let member = self.member(credentials)?;
+        let checkpoint = Checkpoint { step, path: path.clone(), digest };
+        let answer = member.call(Call::CommitCheckpoint { token, checkpoint, last }).await?;
+        let (accepted, reason) = acceptance(answer);
+        if accepted {
+            member.run.note("info", format!("the checkpoint {path} is accepted"));
+        }
         Ok(Response::new(wire::CommitCheckpointReply { accepted, reason }))
     }
 
@@ -187,31 +224,65 @@ impl Coordinator for Service {
     ) -> Result<Response<wire::LeaveWorldReply>, Status> {
         let wire::LeaveWorldRequest { credentials, generation, incarnation, reason } = request.into_inner();
         let token = world_from_wire(incarnation, generation);
-        self.call(credentials, Call::LeaveWorld { token, reason }).await?;
+        let member = self.member(credentials)?;
+        let left = format!("{} left generation {generation} of the training world: {reason}", member.caller.worker);
+        member.call(Call::LeaveWorld { token, reason }).await?;
+        member.run.note("warn", left);
         Ok(Response::new(wire::LeaveWorldReply {}))
     }
 
     async fn drain(&self, request: Request<wire::DrainRequest>) -> Result<Response<wire::DrainReply>, Status> {
         let wire::DrainRequest { credentials, reason } = request.into_inner();
-        self.call(credentials, Call::Drain { reason }).await?;
+        let member = self.member(credentials)?;
+        let gone = format!("{} goes away: {reason}", member.caller.worker);
+        member.call(Call::Drain { reason }).await?;
+        member.run.note("info", gone);
         Ok(Response::new(wire::DrainReply {}))
     }
 
-    async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {
-        Ok(Response::new(self.status.borrow().clone()))
-    }
-
-    async fn control(&self, request: Request<wire::ControlRequest>) -> Result<Response<wire::ControlReply>, Status> {
-        let control = control_from_wire(request.into_inner().command)?;
-        self.ledger.tell(Event::Control(control)).await?;
-        Ok(Response::new(wire::ControlReply {}))
+    async fn status(&self, request: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {
+        let run = self.runs.named(&request.into_inner().run)?;
+        let status = run.status().clone();
+        Ok(Response::new(status))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::StatusReply, Status>> + Send>>;
 
-    async fn watch(&self, _: Request<wire::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let statuses = status::follow(self.status.clone(), self.stopping.clone());
+    async fn watch(&self, request: Request<wire::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let run = self.runs.named(&request.into_inner().run)?;
+        let statuses = status::follow(run.statuses(), self.stopping.clone());
         Ok(Response::new(Box::pin(statuses.map(Ok))))
+    }
+
+    async fn control(&self, request: Request<wire::ControlRequest>) -> Result<Response<wire::ControlReply>, Status> {
+        let wire::ControlRequest { run, command } = request.into_inner();
+        let control = control_from_wire(command)?;
+        let run = self.runs.named(&run)?;
+        let asked = format!("an operator asked: {control}");
+        run.tell(Event::Control(control)).await?;
+        run.note("info", asked);
+        Ok(Response::new(wire::ControlReply {}))
+    }
+
+    async fn submit(&self, request: Request<wire::SubmitRequest>) -> Result<Response<wire::SubmitReply>, Status> {
+        let (run, known) = self.runs.submit(&request.into_inner().recipe_json).await?;
+        Ok(Response::new(wire::SubmitReply { run_id: run.id.clone(), known }))
+    }
+
+    async fn list_runs(&self, _: Request<wire::ListRunsRequest>) -> Result<Response<wire::ListRunsReply>, Status> {
+        let runs = self.runs.list().iter().map(|run| run.summary()).collect();
+        Ok(Response::new(wire::ListRunsReply { runs }))
+    }
+
+    type LogsStream = Pin<Box<dyn Stream<Item = Result<wire::LogLine, Status>> + Send>>;
+
+    async fn logs(&self, request: Request<wire::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let wire::LogsRequest { run, worker, last, follow } = request.into_inner();
+        let run = self.runs.named(&run)?;
+        let wanted = move |line: &wire::LogLine| worker.is_empty() || line.worker == worker || line.name == worker;
+        let until_over = follow.then(|| run.over().boxed());
+        let lines = Arc::clone(&run.log).lines(last, wanted, until_over, self.stopping.clone());
+        Ok(Response::new(Box::pin(lines.map(Ok))))
     }
 }
 

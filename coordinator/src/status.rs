@@ -69,6 +69,7 @@ impl Describe {
             version: status.incarnation.0 << 32,
             stages: status.stages.iter().map(stage_to_wire).collect(),
             paused: status.paused.clone().unwrap_or_default(),
+            workers_needed: status.workers_needed,
         }
     }
 

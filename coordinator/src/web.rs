@@ -1,26 +1,27 @@
-//! What a browser and Prometheus see, on the port of the gRPC service: a page that follows the run (`page.html`, with
-//! nothing from elsewhere), the status as JSON and as server-sent events, and `/metrics`. All of it only reads.
+//! What a browser and Prometheus see, on the port of the gRPC service: a page that follows the runs (`page.html`, with
+//! nothing from elsewhere), their status as JSON and as server-sent events, and `/metrics`. All of it only reads.
 
 mod history;
 mod metrics;
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Json};
 use axum::routing::get;
 use futures::{Stream, StreamExt};
-use quern_proto::StatusReply;
-use tokio::sync::watch;
+use quern_proto::{RunSummary, StatusReply};
 
-use crate::clock::Clock;
+use crate::errors::CallError;
+use crate::runs::{Run, Runs, Stopping};
 use crate::status;
 
-use history::History;
+pub(crate) use history::History;
 
 /// Nothing but what the page itself holds, and calls back to the coordinator.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
@@ -29,40 +30,32 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 
 /// What the handlers share.
 #[derive(Clone)]
 pub(crate) struct Web {
-    status: watch::Receiver<StatusReply>,
+    pub runs: Arc<Runs>,
     /// Turns true when the server stops: streams end.
-    stopping: watch::Receiver<bool>,
-    history: Arc<Mutex<History>>,
+    pub stopping: Stopping,
 }
 
 impl Web {
-    pub fn new(status: watch::Receiver<StatusReply>, stopping: watch::Receiver<bool>) -> Self {
-        Web { status, stopping, history: Arc::default() }
-    }
-
-    /// Keeps the history of the run while it changes; ends with the ledger.
-    pub async fn remember(self, clock: Arc<dyn Clock>) {
-        let mut status = self.status.clone();
-        status.mark_changed();
-        while status.changed().await.is_ok() {
-            let now = status.borrow_and_update().clone();
-            self.history().add(clock.now_ms(), &now);
-        }
-    }
-
     /// The routes.
     pub fn router(self) -> Router {
         Router::new()
             .route("/", get(page))
-            .route("/api/status", get(now))
-            .route("/api/history", get(history))
-            .route("/api/events", get(events))
+            .route("/api/runs", get(list))
+            .route("/api/runs/{run}/status", get(now))
+            .route("/api/runs/{run}/history", get(history))
+            .route("/api/runs/{run}/events", get(events))
             .route("/metrics", get(exposition))
             .with_state(self)
     }
 
-    fn history(&self) -> std::sync::MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    fn run(&self, said: &str) -> Result<Arc<Run>, (StatusCode, String)> {
+        self.runs.named(said).map_err(|error| {
+            let code = match error {
+                CallError::SeveralRuns { .. } => StatusCode::BAD_REQUEST,
+                _ => StatusCode::NOT_FOUND,
+            };
+            (code, error.to_string())
+        })
     }
 }
 
@@ -70,20 +63,29 @@ async fn page() -> impl IntoResponse {
     ([(CONTENT_SECURITY_POLICY, POLICY), (CACHE_CONTROL, "no-store")], Html(include_str!("web/page.html")))
 }
 
-async fn now(State(web): State<Web>) -> Json<StatusReply> {
-    Json(web.status.borrow().clone())
+async fn list(State(web): State<Web>) -> Json<Vec<RunSummary>> {
+    Json(web.runs.list().iter().map(|run| run.summary()).collect())
 }
 
-async fn history(State(web): State<Web>) -> Json<History> {
-    Json(web.history().clone())
+async fn now(State(web): State<Web>, Path(run): Path<String>) -> Result<Json<StatusReply>, (StatusCode, String)> {
+    Ok(Json(web.run(&run)?.status().clone()))
+}
+
+async fn history(State(web): State<Web>, Path(run): Path<String>) -> Result<Json<History>, (StatusCode, String)> {
+    Ok(Json(web.run(&run)?.history().clone()))
 }
 
 async fn exposition(State(web): State<Web>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::exposition(&web.status.borrow()))
+    let statuses: Vec<StatusReply> = web.runs.list().iter().map(|run| run.status().clone()).collect();
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::exposition(&statuses))
 }
 
 /// The status, again whenever it changes, until the run is over.
-async fn events(State(web): State<Web>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+async fn events(
+    State(web): State<Web>,
+    Path(run): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, (StatusCode, String)> {
     let event = |now: StatusReply| Ok(Event::default().json_data(now).expect("a status is plain data"));
-    Sse::new(status::follow(web.status, web.stopping).map(event)).keep_alive(KeepAlive::default())
+    let statuses = status::follow(web.run(&run)?.statuses(), web.stopping.clone());
+    Ok(Sse::new(statuses.map(event)).keep_alive(KeepAlive::default()))
 }

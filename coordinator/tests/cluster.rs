@@ -2,7 +2,7 @@
 //! unless the script lets it go on.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
@@ -63,9 +63,12 @@ impl Site {
         Site { folder, recipe, clock: Arc::new(ScriptedClock::default()) }
     }
 
+    fn journal(&self) -> PathBuf {
+        self.folder.path().join("run.journal")
+    }
+
     fn options(&self) -> ServeOptions {
-        let journal = self.folder.path().join("run.journal");
-        let options = ServeOptions::new(self.recipe.clone(), "127.0.0.1:0", journal);
+        let options = ServeOptions::new(self.recipe.clone(), "127.0.0.1:0", self.journal());
         ServeOptions { clock: self.clock.clone(), ..options }
     }
 
@@ -156,7 +159,8 @@ impl Worker {
     async fn heartbeat(&mut self, leases: &[&ShardLease]) -> Result<HeartbeatReply, Status> {
         let progress =
             leases.iter().map(|lease| ShardProgress { shard: lease.shard.clone(), token: lease.token, rows_done: 3 });
-        let request = HeartbeatRequest { credentials: self.credentials.clone(), progress: progress.collect() };
+        let (credentials, progress) = (self.credentials.clone(), progress.collect());
+        let request = HeartbeatRequest { credentials, progress, ..HeartbeatRequest::default() };
         Ok(self.client.heartbeat(request).await?.into_inner())
     }
 
@@ -232,7 +236,7 @@ async fn a_run_without_training_goes_from_plan_to_manifest() {
     let planned = phase(&coordinator, "capfilt").await;
     assert_eq!((planned.shards_total, planned.rows_total, planned.shards_pending), (2, 20, 2));
 
-    let mut watch = client(&coordinator).await.watch(StatusRequest {}).await.unwrap().into_inner();
+    let mut watch = client(&coordinator).await.watch(StatusRequest::default()).await.unwrap().into_inner();
     assert_eq!(watch.next().await.unwrap().unwrap().phase, "capfilt");
 
     let mut worker = Worker::register(&coordinator, "alice").await;
@@ -384,7 +388,7 @@ async fn a_restarted_coordinator_goes_on_where_the_journal_stands() {
     assert_eq!(site.manifest().unwrap(), manifest);
     coordinator.shutdown().await;
     let other = Recipe { seed: site.recipe.seed + 1, ..site.recipe.clone() };
-    let options = ServeOptions { recipe_hash: other.hash(), recipe: other, ..site.options() };
+    let options = ServeOptions::new(other, "127.0.0.1:0", site.journal());
     let refused = serve(options).await.err().unwrap().to_string();
     assert!(refused.contains("is of another run: its recipe hash is"), "{refused}");
 }
@@ -551,7 +555,7 @@ async fn health_is_served_and_a_watch_does_not_hold_up_the_end() {
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
     let request = tonic_health::pb::HealthCheckRequest { service: "quern.v1.Coordinator".into() };
     assert_eq!(health.check(request).await.unwrap().into_inner().status, 1);
-    let mut watch = client(&coordinator).await.watch(StatusRequest {}).await.unwrap().into_inner();
+    let mut watch = client(&coordinator).await.watch(StatusRequest::default()).await.unwrap().into_inner();
     watch.next().await.unwrap().unwrap();
     coordinator.shutdown().await;
     while let Some(Ok(_)) = watch.next().await {}
@@ -611,7 +615,7 @@ async fn a_browser_and_prometheus_see_the_run_on_the_same_port() {
     let reading = get(&coordinator, "/api/events", whole);
     let (_, ()) = tokio::join!(reading, async {
         tokio::task::yield_now().await;
-        client(&coordinator).await.control(ControlRequest { command: Some(cancelled()) }).await.unwrap();
+        client(&coordinator).await.control(ControlRequest { command: Some(cancelled()), ..ControlRequest::default() }).await.unwrap();
     });
     assert!(get(&coordinator, "/metrics", whole).await.contains("quern_run_phase{phase=\"cancelled\"} 1"));
     coordinator.shutdown().await;

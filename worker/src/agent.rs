@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quern_proto::lease_reply::Work;
-use quern_proto::{DrainRequest, FailRequest, LeaseRequest, RegisterRequest, ShardLease};
+use quern_proto::{DrainRequest, FailRequest, LeaseRequest, RegisterRequest, ShardLease, Wait};
 use quern_recipes::Recipe;
 use tokio::sync::watch;
 
@@ -14,6 +14,7 @@ use crate::error::AgentError;
 use crate::faults::Script;
 use crate::gang::Gang;
 use crate::heartbeat::{Board, Heartbeats};
+use crate::outbox::Outbox;
 use crate::shard::{Mill, ShardEnd};
 use crate::torch;
 
@@ -33,6 +34,8 @@ pub struct AgentOptions {
     pub host: String,
     /// Scripted faults.
     pub script: Script,
+    /// The lines that the coordinator is to see, too.
+    pub log: Outbox,
 }
 
 /// How the agent ended.
@@ -46,17 +49,34 @@ pub enum AgentEnd {
     SentAway,
 }
 
+/// How its membership of one run ended.
+enum Stint {
+    /// The run is done.
+    Finished,
+    /// The run can do without it, and another one needs it.
+    Released,
+    /// It is to leave for good.
+    Leave(AgentEnd),
+}
+
 /// Lives until the run is over, or until `leave` turns true.
 pub async fn run(options: AgentOptions, leave: watch::Receiver<bool>) -> Result<AgentEnd, AgentError> {
     let device = torch::device(&options.device).map_err(AgentError::Setup)?;
     let connection = Connection::new(&options.coordinator)?;
     loop {
-        let mut member = register(&connection, &options, device).await?;
+        let Some(mut member) = register(&connection, &options, device, leave.clone()).await? else {
+            return Ok(AgentEnd::Left);
+        };
         match live(&connection, &options, &mut member, leave.clone()).await {
             // A coordinator that was restarted without its journal, or that gave us up for lost: introduce ourselves anew.
             Err(AgentError::Call(CallError::Unknown(reason))) => tracing::info!(reason, "registering anew"),
-            Ok(AgentEnd::Finished) => return Ok(AgentEnd::Finished),
-            Ok(left) => {
+            Ok(Stint::Released) => {}
+            Ok(Stint::Finished) if member.more => tracing::info!("the run is over; asking for another one"),
+            Err(AgentError::RunFailed(reason)) if member.more => {
+                tracing::warn!(reason, "the run is over; asking for another one");
+            }
+            Ok(Stint::Finished) => return Ok(AgentEnd::Finished),
+            Ok(Stint::Leave(left)) => {
                 hand_back(&connection, &member.membership, "it was told to leave").await;
                 return Ok(left);
             }
@@ -90,13 +110,17 @@ struct Registered {
     recipe: Arc<Recipe>,
     mill: Mill,
     device: tch::Device,
+    /// Whether other runs may come when this one is over.
+    more: bool,
 }
 
+/// Becomes a member of a run, as soon as one needs it; `None`: it was told to leave before.
 async fn register(
     connection: &Connection,
     options: &AgentOptions,
     device: tch::Device,
-) -> Result<Registered, AgentError> {
+    mut leave: watch::Receiver<bool>,
+) -> Result<Option<Registered>, AgentError> {
     let cannot_listen = |e| AgentError::Setup(format!("cannot listen on {} for the other ranks: {e}", options.host));
     let listener = std::net::TcpListener::bind((options.host.as_str(), 0)).map_err(cannot_listen)?;
     let port = listener.local_addr().map_err(cannot_listen)?.port();
@@ -106,19 +130,30 @@ async fn register(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         address: format!("{}:{port}", options.host),
     };
-    let reply = connection
-        .call("Register", |mut client| {
-            let request = request.clone();
-            async move { client.register(request).await }
-        })
-        .await?;
+    let mut idle = false;
+    let reply = loop {
+        let reply = connection
+            .call("Register", |mut client| {
+                let request = request.clone();
+                async move { client.register(request).await }
+            })
+            .await?;
+        let Some(wait) = reply.wait else { break reply };
+        if !idle {
+            tracing::info!("no run needs a worker; waiting for one");
+            idle = true;
+        }
+        if pause(wait, &mut leave).await {
+            return Ok(None);
+        }
+    };
     let recipe: Recipe = serde_json::from_str(&reply.recipe_json)
         .map_err(|e| AgentError::Setup(format!("the coordinator's recipe is not one that this version reads: {e}")))?;
     let recipe = Arc::new(recipe);
     tch::set_num_threads(recipe.cluster.threads as i32);
     let credentials =
         reply.credentials.ok_or_else(|| AgentError::Setup("the coordinator gave no credentials".into()))?;
-    tracing::info!(worker = credentials.worker, device = request.device, "registered");
+    tracing::info!(worker = credentials.worker, run = credentials.run, device = request.device, "registered");
     let membership = Membership {
         credentials,
         incarnation: reply.incarnation,
@@ -126,7 +161,16 @@ async fn register(
         lease: Duration::from_millis(reply.lease_ms.max(1)),
     };
     let mill = Mill::new(recipe.clone(), reply.run_id, reply.recipe_hash, device, options.script.clone());
-    Ok(Registered { membership, listener, recipe, mill, device })
+    Ok(Some(Registered { membership, listener, recipe, mill, device, more: reply.more }))
+}
+
+/// Waits before asking again; true: it was told to leave meanwhile.
+async fn pause(wait: Wait, leave: &mut watch::Receiver<bool>) -> bool {
+    let pause = Duration::from_millis(wait.retry_ms.clamp(10, 10_000));
+    tokio::select! {
+        _ = tokio::time::sleep(pause) => false,
+        _ = leave.wait_for(|leaving| *leaving) => true,
+    }
 }
 
 async fn live(
@@ -134,15 +178,16 @@ async fn live(
     options: &AgentOptions,
     member: &mut Registered,
     mut leave: watch::Receiver<bool>,
-) -> Result<AgentEnd, AgentError> {
+) -> Result<Stint, AgentError> {
     let board = Arc::new(Board::default());
-    let _heartbeats = Heartbeats::start(connection.clone(), member.membership.clone(), board.clone());
+    let (membership, log) = (member.membership.clone(), options.log.clone());
+    let _heartbeats = Heartbeats::start(connection.clone(), membership, board.clone(), log);
     loop {
         if *leave.borrow() {
-            return Ok(AgentEnd::Left);
+            return Ok(Stint::Leave(AgentEnd::Left));
         }
         if board.drained() {
-            return Ok(AgentEnd::SentAway);
+            return Ok(Stint::Leave(AgentEnd::SentAway));
         }
         if let Some(error) = board.lost() {
             return Err(error.into());
@@ -169,15 +214,14 @@ async fn live(
                 };
                 gang.take_part(invitation.generation, &member.listener).await?;
             }
-            Some(Work::Finished(finished)) if finished.succeeded => return Ok(AgentEnd::Finished),
+            Some(Work::Finished(finished)) if finished.succeeded => return Ok(Stint::Finished),
             Some(Work::Finished(finished)) => return Err(AgentError::RunFailed(finished.message)),
-            Some(Work::Wait(wait)) => {
-                let pause = Duration::from_millis(wait.retry_ms.clamp(10, 10_000));
-                tokio::select! {
-                    _ = tokio::time::sleep(pause) => {}
-                    _ = leave.wait_for(|leaving| *leaving) => {}
-                }
+            Some(Work::Released(released)) => {
+                tracing::info!(reason = released.reason, "moving on to another run");
+                return Ok(Stint::Released);
             }
+            // Told to leave meanwhile, it sees so at once.
+            Some(Work::Wait(wait)) => drop(pause(wait, &mut leave).await),
             None => return Err(AgentError::Setup("the coordinator's answer to Lease is empty".into())),
         }
     }

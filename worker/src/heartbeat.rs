@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::connection::{CallError, Connection, Membership};
+use crate::outbox::Outbox;
 
 /// What the coordinator has said last.
 #[derive(Debug, Clone, Default)]
@@ -101,8 +102,8 @@ pub struct Heartbeats {
 
 impl Heartbeats {
     /// Sends a heartbeat at once, and then one per interval.
-    pub fn start(connection: Connection, member: Membership, board: Arc<Board>) -> Self {
-        Heartbeats { task: tokio::spawn(beat(connection, member, board)) }
+    pub fn start(connection: Connection, member: Membership, board: Arc<Board>, log: Outbox) -> Self {
+        Heartbeats { task: tokio::spawn(beat(connection, member, board, log)) }
     }
 }
 
@@ -112,12 +113,15 @@ impl Drop for Heartbeats {
     }
 }
 
-async fn beat(connection: Connection, member: Membership, board: Arc<Board>) {
+async fn beat(connection: Connection, member: Membership, board: Arc<Board>, outbox: Outbox) {
     let mut interval = tokio::time::interval(member.heartbeat);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        let request = HeartbeatRequest { credentials: Some(member.credentials.clone()), progress: board.progress() };
+        let log = outbox.waiting();
+        let told = log.last().map_or(0, |line| line.number);
+        let credentials = Some(member.credentials.clone());
+        let request = HeartbeatRequest { credentials, progress: board.progress(), log };
         let reply = connection
             .call("Heartbeat", |mut client| {
                 let request = request.clone();
@@ -126,6 +130,7 @@ async fn beat(connection: Connection, member: Membership, board: Arc<Board>) {
             .await;
         match reply {
             Ok(reply) => {
+                outbox.told(told);
                 board.stop(|shard| reply.revoked_shards.iter().any(|revoked| revoked == shard));
                 board.news.send_modify(|news| {
                     news.world_generation = reply.world_generation;

@@ -15,6 +15,7 @@ pub mod faults;
 pub mod gang;
 mod generation;
 pub mod heartbeat;
+pub mod outbox;
 pub mod report;
 pub mod shard;
 pub mod torch;

@@ -6,9 +6,12 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use quern_worker::agent::{self, AgentEnd, AgentOptions};
 use quern_worker::faults::{Fault, Script};
+use quern_worker::outbox::Outbox;
 use quern_worker::{caption, doctor, evaluate, export, torch};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Exit code after SIGTERM: 128 + 15.
 const TERMINATED: u8 = 143;
@@ -61,15 +64,10 @@ struct RunArguments {
 fn main() -> ExitCode {
     torch::open_cuda();
     let arguments = Arguments::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    let outbox = Outbox::new(arguments.command.name());
+    log(&outbox);
     let outcome = match arguments.command {
-        Command::Run(arguments) => run(arguments),
+        Command::Run(arguments) => run(arguments, outbox),
         Command::Eval(command) => evaluate::run(command).map(|()| ExitCode::SUCCESS),
         Command::Caption(arguments) => caption::run(arguments).map(|()| ExitCode::SUCCESS),
         Command::Export(arguments) => export::run(arguments).map(|()| ExitCode::SUCCESS),
@@ -84,16 +82,36 @@ fn main() -> ExitCode {
     })
 }
 
-fn run(arguments: RunArguments) -> Result<ExitCode, String> {
+/// Writes the log to standard error, and keeps it for the coordinator.
+fn log(outbox: &Outbox) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    tracing_subscriber::registry().with(filter).with(lines).with(outbox.layer()).init();
+}
+
+impl Command {
+    /// How this worker is called.
+    fn name(&self) -> String {
+        match self {
+            Command::Run(RunArguments { name: Some(name), .. }) => name.clone(),
+            _ => format!("worker-{}", std::process::id()),
+        }
+    }
+}
+
+fn run(arguments: RunArguments, log: Outbox) -> Result<ExitCode, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| format!("the async runtime does not start: {error}"))?;
-    let outcome = runtime.block_on(work(arguments));
+    let outcome = runtime.block_on(work(arguments, log));
     // A thread that still waits for a peer must not keep the process.
     runtime.shutdown_background();
     outcome
 }
 
-async fn work(arguments: RunArguments) -> Result<ExitCode, String> {
+async fn work(arguments: RunArguments, log: Outbox) -> Result<ExitCode, String> {
     let (leave, leaving) = watch::channel(false);
     tokio::spawn(async move {
         let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -109,9 +127,10 @@ async fn work(arguments: RunArguments) -> Result<ExitCode, String> {
     let options = AgentOptions {
         coordinator: arguments.coordinator,
         device: arguments.device,
-        name: arguments.name.unwrap_or_else(|| format!("worker-{}", std::process::id())),
+        name: log.name().to_owned(),
         host: arguments.host,
         script: Script::new(arguments.fault),
+        log,
     };
     match agent::run(options, leaving).await {
         Ok(AgentEnd::Finished | AgentEnd::SentAway) => Ok(ExitCode::SUCCESS),

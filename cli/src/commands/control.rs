@@ -3,27 +3,19 @@
 use quern_proto::control_request::Command;
 use quern_proto::{Cancel, ControlRequest, DrainWorker, Pause, Resume, StatusReply};
 
-use crate::client;
+use crate::client::{Place, RunPlace};
 use crate::outcome::{Done, Failure};
 
 /// Reason when none is given.
 const UNSAID: &str = "by an operator";
 
-/// Which coordinator.
-#[derive(clap::Args)]
-pub struct Place {
-    /// The coordinator's URL.
-    #[arg(long, value_name = "URL", default_value = client::DEFAULT_URL)]
-    coordinator: String,
-}
-
 /// Begin nothing new: what is in hand is finished, and training stops with a checkpoint.
 #[derive(clap::Args)]
 pub struct PauseArguments {
     #[command(flatten)]
-    place: Place,
+    of: RunPlace,
     /// Why, for those who look.
-    #[arg(default_value = UNSAID)]
+    #[arg(long, default_value = UNSAID)]
     reason: String,
 }
 
@@ -31,16 +23,16 @@ pub struct PauseArguments {
 #[derive(clap::Args)]
 pub struct ResumeArguments {
     #[command(flatten)]
-    place: Place,
+    of: RunPlace,
 }
 
 /// End a run for good; what was accepted stays.
 #[derive(clap::Args)]
 pub struct CancelArguments {
     #[command(flatten)]
-    place: Place,
+    of: RunPlace,
     /// Why, for those who look.
-    #[arg(default_value = UNSAID)]
+    #[arg(long, default_value = UNSAID)]
     reason: String,
 }
 
@@ -51,43 +43,43 @@ pub struct DrainArguments {
     place: Place,
     /// The worker's id or name, as `quern status` shows them.
     worker: String,
+    /// The worker's run: its id, the start of it, or its name [default: the first that is not over, or the last].
+    #[arg(long, default_value = "", hide_default_value = true)]
+    run: String,
     /// Why, for those who look.
-    #[arg(default_value = UNSAID)]
+    #[arg(long, default_value = UNSAID)]
     reason: String,
 }
 
 /// Pauses.
-pub async fn pause(PauseArguments { place, reason }: PauseArguments) -> Result<Done, Failure> {
-    ask(&place, Command::Pause(Pause { reason })).await
+pub async fn pause(PauseArguments { of, reason }: PauseArguments) -> Result<Done, Failure> {
+    ask(&of.place, of.run, Command::Pause(Pause { reason })).await
 }
 
 /// Lets a run go on.
-pub async fn resume(ResumeArguments { place }: ResumeArguments) -> Result<Done, Failure> {
-    ask(&place, Command::Resume(Resume {})).await
+pub async fn resume(ResumeArguments { of }: ResumeArguments) -> Result<Done, Failure> {
+    ask(&of.place, of.run, Command::Resume(Resume {})).await
 }
 
 /// Cancels.
-pub async fn cancel(CancelArguments { place, reason }: CancelArguments) -> Result<Done, Failure> {
-    ask(&place, Command::Cancel(Cancel { reason })).await
+pub async fn cancel(CancelArguments { of, reason }: CancelArguments) -> Result<Done, Failure> {
+    ask(&of.place, of.run, Command::Cancel(Cancel { reason })).await
 }
 
 /// Sends a worker away.
-pub async fn drain(DrainArguments { place, worker, reason }: DrainArguments) -> Result<Done, Failure> {
-    let worker = id_of(&client::status(&place.coordinator).await?, &worker)?;
-    ask(&place, Command::Drain(DrainWorker { worker, reason })).await
+pub async fn drain(DrainArguments { place, worker, run, reason }: DrainArguments) -> Result<Done, Failure> {
+    let status = place.status(&run).await?;
+    let worker = id_of(&status, &worker)?;
+    ask(&place, status.run_id, Command::Drain(DrainWorker { worker, reason })).await
 }
 
 /// Asks, and says what the run is at then.
-async fn ask(place: &Place, command: Command) -> Result<Done, Failure> {
-    let mut client = client::connect(&place.coordinator).await?;
-    let answer = client.control(ControlRequest { command: Some(command) }).await;
-    answer.map_err(|status| match status.code() {
-        tonic::Code::FailedPrecondition | tonic::Code::NotFound | tonic::Code::InvalidArgument => {
-            Failure::bad_input(status.message())
-        }
-        _ => client::out_of_reach(&place.coordinator, status.message()),
-    })?;
-    match client::status(&place.coordinator).await {
+async fn ask(place: &Place, run: String, command: Command) -> Result<Done, Failure> {
+    // The run that is meant now: when it is cancelled, another one may be the first that is not over.
+    let run = place.status(&run).await?.run_id;
+    let request = ControlRequest { run: run.clone(), command: Some(command) };
+    place.connect().await?.control(request).await.map_err(|status| place.refused(&status))?;
+    match place.status(&run).await {
         Ok(status) => println!("{}", status.explanation),
         // A coordinator without workers ends at once when its run does.
         Err(_) => println!("It is so, and the coordinator has ended."),

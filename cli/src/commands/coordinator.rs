@@ -1,25 +1,31 @@
-//! `quern coordinator`: plans a recipe and schedules it over workers that come to it.
+//! `quern coordinator`: plans recipes and schedules them over workers that come to it: the one that it is given, or those
+//! that are handed in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quern_coordinator::Coordinator;
+use quern_coordinator::{Coordinator, ServeOptions, serve};
 use quern_recipes::Recipe;
 
 use crate::commands::watch::end_of;
 use crate::launch::{default_journal, follow, start};
-use crate::outcome::{Done, Failure};
+use crate::outcome::{Done, Failure, chain};
 use crate::progress::RunProgress;
 use crate::signals::Signals;
 
 /// How long a finished coordinator stays for workers and watchers that ask once more.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// Coordinate a recipe's workers, until the run is over.
+/// Coordinate workers: a recipe's until the run is over, or with --state those of all recipes that are handed in.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The recipe's file.
-    recipe: PathBuf,
+    #[arg(required_unless_present = "state")]
+    recipe: Option<PathBuf>,
+    /// Carry out what `quern submit` hands in, and keep it and its journals in this folder: with it, a restarted
+    /// coordinator goes on with all of them.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["recipe", "journal", "stay"])]
+    state: Option<PathBuf>,
     /// Where to listen: ADDRESS:PORT.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7077")]
     listen: String,
@@ -34,7 +40,31 @@ pub struct Arguments {
 
 /// Serves until the run is over or a signal comes.
 pub async fn coordinator(arguments: Arguments) -> Result<Done, Failure> {
-    let recipe = Recipe::read(&arguments.recipe)?;
+    match (&arguments.state, &arguments.recipe) {
+        (Some(state), _) => submitted(state, &arguments.listen).await,
+        (None, Some(recipe)) => {
+            let recipe = Recipe::read(recipe)?;
+            one(recipe, arguments).await
+        }
+        (None, None) => unreachable!("a recipe is required without --state"),
+    }
+}
+
+/// Carries out what is handed in until a signal comes.
+async fn submitted(state: &Path, listen: &str) -> Result<Done, Failure> {
+    let mut signals = Signals::listen()?;
+    let coordinator = serve(ServeOptions::submitted(state, listen)).await;
+    let coordinator = coordinator.map_err(|error| Failure::failed(chain(&error)))?;
+    println!("quern: coordinator at {}, runs are kept in {}", coordinator.url(), state.display());
+    println!("quern: hand recipes in with `quern submit RECIPE --to {}`", coordinator.url());
+    let signal = signals.next().await;
+    coordinator.shutdown().await;
+    let message = format!("stopped; the same command with the folder {} goes on from here", state.display());
+    Err(Failure::Stopped { signal, message })
+}
+
+/// Carries out one recipe.
+async fn one(recipe: Recipe, arguments: Arguments) -> Result<Done, Failure> {
     let journal = arguments.journal.unwrap_or_else(|| default_journal(&recipe));
     let mut signals = Signals::listen()?;
     let coordinator = start(recipe, &arguments.listen, &journal).await?;

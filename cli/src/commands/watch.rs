@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use quern_proto::{StatusReply, StatusRequest};
 
-use crate::client;
+use crate::client::RunPlace;
 use crate::outcome::{Done, Failure};
 use crate::progress::RunProgress;
 use crate::view::{Output, json};
@@ -18,17 +18,15 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Follow a run until it ends, over restarts of its coordinator.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The coordinator's URL.
-    #[arg(long, value_name = "URL", default_value = client::DEFAULT_URL)]
-    coordinator: String,
+    #[command(flatten)]
+    pub of: RunPlace,
     /// `json`: each status as one line of JSON.
     #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    pub output: Output,
 }
 
 /// Shows every status until the last; ends as the run does.
 pub async fn watch(arguments: Arguments) -> Result<Done, Failure> {
-    let url = &arguments.coordinator;
     let mut progress = RunProgress::new();
     let mut last = None;
     let mut away_since: Option<Instant> = None;
@@ -37,7 +35,7 @@ pub async fn watch(arguments: Arguments) -> Result<Done, Failure> {
             Output::Text => progress.show(status),
             Output::Json => println!("{}", json(status)),
         };
-        match follow(url, &mut show, &mut last, &mut away_since).await {
+        match follow(&arguments.of, &mut show, &mut last, &mut away_since).await {
             Ok(end) => {
                 progress.finish();
                 return end_of(&end);
@@ -57,14 +55,15 @@ pub async fn watch(arguments: Arguments) -> Result<Done, Failure> {
 
 /// One connection's statuses; returns the one that ends the run.
 async fn follow(
-    url: &str,
+    of: &RunPlace,
     show: &mut impl FnMut(&StatusReply),
     last: &mut Option<StatusReply>,
     away_since: &mut Option<Instant>,
 ) -> Result<StatusReply, Failure> {
-    let mut client = client::connect(url).await?;
-    let lost = |status: tonic::Status| client::out_of_reach(url, status.message());
-    let mut statuses = client.watch(StatusRequest {}).await.map_err(lost)?.into_inner();
+    let RunPlace { place, run } = of;
+    let lost = |status: tonic::Status| place.refused(&status);
+    let request = StatusRequest { run: run.clone() };
+    let mut statuses = place.connect().await?.watch(request).await.map_err(lost)?.into_inner();
     while let Some(status) = statuses.message().await.map_err(lost)? {
         *away_since = None;
         show(&status);
@@ -73,7 +72,7 @@ async fn follow(
         }
         *last = Some(status);
     }
-    Err(client::out_of_reach(url, "it closed the connection"))
+    Err(place.out_of_reach("it closed the connection"))
 }
 
 /// Whether the run has ended.

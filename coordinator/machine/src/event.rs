@@ -1,5 +1,7 @@
 //! What may happen to a machine, and what it answers.
 
+use std::fmt;
+
 use thiserror::Error;
 
 use crate::ids::{Epoch, Generation, Incarnation, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken};
@@ -83,6 +85,17 @@ pub enum Control {
         /// Why.
         reason: String,
     },
+}
+
+impl fmt::Display for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Control::Pause { reason } => write!(f, "pause ({reason})"),
+            Control::Resume => f.write_str("resume"),
+            Control::Cancel { reason } => write!(f, "cancel ({reason})"),
+            Control::Drain { worker, reason } => write!(f, "drain {worker} ({reason})"),
+        }
+    }
 }
 
 /// A file that can't be read, as a shard.

@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod control;
+mod demand;
 mod event;
 mod explain;
 mod ids;

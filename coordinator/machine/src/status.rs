@@ -36,6 +36,8 @@ pub struct Status {
     pub stage: Option<Stage>,
     /// All members, and the last of those that were lost.
     pub workers: Vec<WorkerStatus>,
+    /// How many workers the run can use now or soon.
+    pub workers_needed: u64,
     /// The coordinator's incarnation.
     pub incarnation: Incarnation,
     /// The training world's current generation.
@@ -116,6 +118,7 @@ impl Machine {
             stage: matches!(self.run.phase, Phase::Training(_)).then_some(self.training.stage),
             stages: self.config.stages().map(|(stage, config)| self.stage_status(stage, config.steps)).collect(),
             workers: self.worker_list(),
+            workers_needed: self.workers_needed(),
             incarnation: self.incarnation,
             world: self.training.world.generation(),
             quarantined: self.quarantined_list(),

@@ -13,11 +13,19 @@ const PHASES: [&str; 7] = ["planning", "capfilt", "stage1", "stage2", "done", "f
 /// The states of a worker.
 const WORKER_STATES: [&str; 3] = ["alive", "draining", "lost"];
 
-/// All metrics at this moment.
-pub(crate) fn exposition(status: &StatusReply) -> String {
-    let mut page = Page(String::new());
-    let run = [("run_id", &*status.run_id), ("name", &*status.name), ("version", crate::VERSION)];
-    page.gauge("quern_run_info", "The run that this coordinator carries out.", [(run.as_slice(), 1.0)]);
+/// All metrics of all runs at this moment; `run` says which run a sample is of.
+pub(crate) fn exposition(statuses: &[StatusReply]) -> String {
+    let mut page = Page::default();
+    for status in statuses {
+        page.run = status.run_id.clone();
+        add(&mut page, status);
+    }
+    page.text()
+}
+
+fn add(page: &mut Page, status: &StatusReply) {
+    let run = [("name", &*status.name), ("version", crate::VERSION)];
+    page.gauge("quern_run_info", "The runs that this coordinator carries out.", [(run.as_slice(), 1.0)]);
     let phases = PHASES.map(|phase| ([("phase", phase)], f64::from(u8::from(phase == status.phase))));
     page.gauge("quern_run_phase", "1 for the phase that the run is at.", of(&phases));
     let paused = f64::from(u8::from(!status.paused.is_empty()));
@@ -74,7 +82,6 @@ pub(crate) fn exposition(status: &StatusReply) -> String {
         "Times that a coordinator took this run's journal over.",
         incarnation,
     );
-    page.0
 }
 
 fn objectives(losses: &StepLosses) -> Vec<(&'static str, f64)> {
@@ -91,27 +98,52 @@ fn of<'a, const N: usize>(samples: &'a [([(&'a str, &'a str); N], f64)]) -> impl
     samples.iter().map(|(labels, value)| (labels.as_slice(), *value))
 }
 
-struct Page(String);
+/// Metric families in the order in which they were first told, each with the samples of all runs.
+#[derive(Default)]
+struct Page {
+    /// The run whose samples are being told.
+    run: String,
+    families: Vec<Family>,
+}
+
+struct Family {
+    name: String,
+    /// The `# HELP` and `# TYPE` lines.
+    header: String,
+    samples: String,
+}
 
 impl Page {
     fn gauge<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels<'a>, f64)>) {
-        self.family(name, "gauge", help, samples);
+        self.add(name, "gauge", help, samples);
     }
 
     fn counter<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (Labels<'a>, f64)>) {
-        self.family(name, "counter", help, samples);
+        self.add(name, "counter", help, samples);
     }
 
-    fn family<'a>(&mut self, name: &str, kind: &str, help: &str, samples: impl IntoIterator<Item = (Labels<'a>, f64)>) {
-        let page = &mut self.0;
-        let text = "a String takes all";
-        writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}").expect(text);
+    fn add<'a>(&mut self, name: &str, kind: &str, help: &str, samples: impl IntoIterator<Item = (Labels<'a>, f64)>) {
+        let run = format!("run=\"{}\"", escaped(&self.run));
+        let family = self.family(name, kind, help);
         for (labels, value) in samples {
-            let labels: Vec<String> =
-                labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
-            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-            writeln!(page, "{name}{labels} {value}").expect(text);
+            let labels = labels.iter().map(|(label, value)| format!(",{label}=\"{}\"", escaped(value)));
+            writeln!(family.samples, "{name}{{{run}{}}} {value}", labels.collect::<String>())
+                .expect("a String takes all");
         }
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) -> &mut Family {
+        let known = self.families.iter().position(|family| family.name == name);
+        let index = known.unwrap_or_else(|| {
+            let header = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
+            self.families.push(Family { name: name.into(), header, samples: String::new() });
+            self.families.len() - 1
+        });
+        &mut self.families[index]
+    }
+
+    fn text(self) -> String {
+        self.families.into_iter().map(|family| family.header + &family.samples).collect()
     }
 }
 
@@ -152,21 +184,24 @@ mod tests {
             }],
             ..StatusReply::default()
         };
-        let page = exposition(&status);
+        let other = StatusReply { run_id: "r2".into(), ..StatusReply::default() };
+        let page = exposition(&[status, other]);
         for line in [
-            r#"quern_run_info{run_id="r1",name="my \"run\"\\",version="0.1.0"} 1"#,
-            r#"quern_run_phase{phase="stage1"} 1"#,
-            r#"quern_run_phase{phase="capfilt"} 0"#,
-            "quern_run_paused 0",
-            r#"quern_shards{state="done"} 3"#,
+            r#"quern_run_info{run="r1",name="my \"run\"\\",version="0.1.0"} 1"#,
+            r#"quern_run_phase{run="r1",phase="stage1"} 1"#,
+            r#"quern_run_phase{run="r1",phase="capfilt"} 0"#,
+            r#"quern_run_paused{run="r1"} 0"#,
+            r#"quern_run_paused{run="r2"} 0"#,
+            r#"quern_shards{run="r1",state="done"} 3"#,
             "# TYPE quern_rows_settled_total counter",
-            r#"quern_rows_settled_total{outcome="kept"} 20"#,
-            r#"quern_worker_silent_seconds{worker="w3",name="host"} 1.5"#,
-            r#"quern_training_loss{stage="stage1",objective="itg"} 2"#,
-            r#"quern_training_learning_rate{stage="stage1"} 0.0001"#,
-            "quern_coordinator_starts_total 2",
+            r#"quern_rows_settled_total{run="r1",outcome="kept"} 20"#,
+            r#"quern_worker_silent_seconds{run="r1",worker="w3",name="host"} 1.5"#,
+            r#"quern_training_loss{run="r1",stage="stage1",objective="itg"} 2"#,
+            r#"quern_training_learning_rate{run="r1",stage="stage1"} 0.0001"#,
+            r#"quern_coordinator_starts_total{run="r1"} 2"#,
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
         }
+        assert_eq!(page.matches("# TYPE quern_shards gauge").count(), 1, "a family is told once:\n{page}");
     }
 }

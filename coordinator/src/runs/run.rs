@@ -1,0 +1,257 @@
+//! One run: its ledger, its chores, its clock's ticks, and what is remembered for those who look.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use quern_machine::{Answer, Config, Event, StageConfig};
+use quern_proto as wire;
+use quern_proto::StatusReply;
+use quern_recipes::Recipe;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::log::Log;
+use crate::chores::Chores;
+use crate::clock::Clock;
+use crate::errors::CallError;
+use crate::journal::{JournalError, RunIdentity, SqliteJournal};
+use crate::ledger::{self, Ledger, Opened, Opening};
+use crate::serve::is_over;
+use crate::status::Describe;
+use crate::web::History;
+
+/// Digits of the recipe's hash that name a run.
+const ID_DIGITS: usize = 16;
+
+/// The name of a recipe's run.
+pub(super) fn id_of(recipe: &Recipe) -> String {
+    recipe.hash().chars().take(ID_DIGITS).collect()
+}
+
+/// What a worker is told at registration that never changes.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub heartbeat_ms: u64,
+    pub lease_ms: u64,
+    pub recipe_json: String,
+    pub recipe_hash: String,
+    /// How long a worker waits before it asks again.
+    pub retry_ms: u64,
+}
+
+/// One run at work.
+pub(crate) struct Run {
+    pub id: String,
+    pub name: String,
+    pub output: String,
+    /// When it was handed in, since the Unix epoch.
+    pub submitted_ms: u64,
+    pub terms: Terms,
+    pub log: Arc<Log>,
+    clock: Arc<dyn Clock>,
+    status: watch::Receiver<StatusReply>,
+    history: Mutex<History>,
+    /// `None` when it is closed.
+    ledger: RwLock<Option<Ledger>>,
+    background: Mutex<Background>,
+}
+
+#[derive(Default)]
+struct Background {
+    tasks: Vec<JoinHandle<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Run {
+    /// Opens or recovers the journal and carries the run on in the background.
+    ///
+    /// # Errors
+    /// When the journal can't be used. What goes wrong later is in the status.
+    pub async fn open(
+        recipe: Recipe,
+        journal: &Path,
+        submitted_ms: u64,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, JournalError> {
+        let (id, recipe_hash) = (id_of(&recipe), recipe.hash());
+        let Opened { ledger, jobs, status, thread } =
+            open_ledger(&recipe, &recipe_hash, &id, journal.into(), Arc::clone(&clock)).await?;
+        let heartbeat_ms = recipe.cluster.heartbeat_ms;
+        let terms = Terms {
+            heartbeat_ms,
+            lease_ms: recipe.cluster.lease_ms,
+            recipe_json: recipe.to_json(),
+            recipe_hash: recipe_hash.clone(),
+            retry_ms: (heartbeat_ms / 8).clamp(20, 1_000),
+        };
+        let tick_ms = (recipe.cluster.lease_ms / 8).clamp(10, 1_000);
+        let (name, output) = (recipe.name.clone(), recipe.output.clone());
+        let chores = Chores { recipe, recipe_hash, run_id: id.clone(), ledger: ledger.clone() };
+        let tasks = vec![
+            tokio::spawn(chores.carry_out(jobs)),
+            tokio::spawn(tick(ledger.clone(), Duration::from_millis(tick_ms))),
+        ];
+        let run = Arc::new(Run {
+            id,
+            name,
+            output,
+            submitted_ms,
+            terms,
+            log: Arc::default(),
+            clock,
+            status,
+            history: Mutex::default(),
+            ledger: RwLock::new(Some(ledger)),
+            background: Mutex::new(Background { tasks, thread: Some(thread) }),
+        });
+        let remembering = tokio::spawn(remember(Arc::downgrade(&run), run.statuses()));
+        run.background().tasks.push(remembering);
+        Ok(run)
+    }
+
+    /// Tells an event and waits for the answer.
+    ///
+    /// # Errors
+    /// When the machine refuses, or when nothing happened since the journal can't be written.
+    pub async fn tell(&self, event: Event) -> Result<Answer, CallError> {
+        let ledger = self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match ledger {
+            Some(ledger) => ledger.tell(event).await,
+            None => Err(CallError::Unavailable("the coordinator is stopping".into())),
+        }
+    }
+
+    /// Writes a line into the run's log.
+    pub fn note(&self, level: &str, text: impl Into<String>) {
+        self.log.note(self.clock.now_ms(), level, text);
+    }
+
+    /// The status now.
+    pub fn status(&self) -> watch::Ref<'_, StatusReply> {
+        self.status.borrow()
+    }
+
+    /// The status now, and its changes.
+    pub fn statuses(&self) -> watch::Receiver<StatusReply> {
+        self.status.clone()
+    }
+
+    /// Returns when the run is over, or the coordinator stops.
+    pub fn over(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut status = self.status.clone();
+        // An error means that the ledger is gone.
+        async move { drop(status.wait_for(is_over).await) }
+    }
+
+    /// How the run came along since the coordinator started.
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it can use more workers than it has.
+    pub fn lacks_workers(&self) -> bool {
+        let status = self.status();
+        alive(&status) < status.workers_needed
+    }
+
+    /// Whether it has more workers than it can use.
+    pub fn has_workers_to_spare(&self) -> bool {
+        let status = self.status();
+        alive(&status) > status.workers_needed
+    }
+
+    /// What a list says of it.
+    pub fn summary(&self) -> wire::RunSummary {
+        let status = self.status();
+        wire::RunSummary {
+            run_id: self.id.clone(),
+            name: self.name.clone(),
+            phase: status.phase.clone(),
+            explanation: status.explanation.clone(),
+            rows_done: status.rows_done,
+            rows_total: status.rows_total,
+            step: status.step,
+            steps: status.steps,
+            workers: u32::try_from(alive(&status)).unwrap_or(u32::MAX),
+            submitted_ms: self.submitted_ms,
+            output: self.output.clone(),
+            paused: status.paused.clone(),
+        }
+    }
+
+    /// Ends what it does in the background and closes its journal.
+    pub async fn close(&self) {
+        let Background { tasks, thread } = std::mem::take(&mut *self.background());
+        for task in tasks {
+            task.abort();
+            // It ends by being aborted: that is the error.
+            let _ = task.await;
+        }
+        *self.ledger.write().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some(thread) = thread {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            assert!(matches!(joined, Ok(Ok(()))), "the ledger's thread panicked");
+        }
+    }
+
+    /// Ends what it does in the background, without waiting.
+    pub fn abort(&self) {
+        self.background().tasks.iter().for_each(JoinHandle::abort);
+        *self.ledger.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn background(&self) -> MutexGuard<'_, Background> {
+        self.background.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn alive(status: &StatusReply) -> u64 {
+    status.workers.iter().filter(|worker| worker.state == "alive").count() as u64
+}
+
+/// Opens the journal and recovers the machine, which may take its time, off the runtime's threads.
+async fn open_ledger(
+    recipe: &Recipe,
+    recipe_hash: &str,
+    run_id: &str,
+    journal_path: PathBuf,
+    clock: Arc<dyn Clock>,
+) -> Result<Opened, JournalError> {
+    let identity = RunIdentity { recipe_hash: recipe_hash.into(), output: recipe.output.clone() };
+    let describe = Describe { run_id: run_id.into(), name: recipe.name.clone(), output: recipe.output.clone() };
+    let config = Config {
+        lease_ms: recipe.cluster.lease_ms,
+        attempts: recipe.cluster.attempts,
+        stage1: recipe.stage1.as_ref().map(|stage1| StageConfig { ranks: stage1.ranks, steps: stage1.steps }),
+        stage2: recipe.stage2.as_ref().map(|stage2| StageConfig { ranks: stage2.ranks, steps: stage2.steps }),
+    };
+    let opening = tokio::task::spawn_blocking(move || {
+        let journal = Box::new(SqliteJournal::open(&journal_path, &identity)?);
+        ledger::open(Opening { config, journal, clock, describe })
+    });
+    opening.await.expect("recovery doesn't panic on a journal that the machine wrote")
+}
+
+/// Keeps the history while the run changes, and says in the log how it ended.
+async fn remember(run: Weak<Run>, mut status: watch::Receiver<StatusReply>) {
+    status.mark_changed();
+    while status.changed().await.is_ok() {
+        let Some(run) = run.upgrade() else { return };
+        let now = status.borrow_and_update().clone();
+        run.history().add(run.clock.now_ms(), &now);
+        if is_over(&now) {
+            run.note(if now.phase == "done" { "info" } else { "error" }, now.explanation);
+        }
+    }
+}
+
+async fn tick(ledger: Ledger, every: Duration) {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        // The ledger reads the clock itself at every turn, and says in the status what is wrong.
+        let _ = ledger.tell(Event::Tick { now_ms: 0 }).await;
+    }
+}
