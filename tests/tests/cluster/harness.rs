@@ -197,6 +197,14 @@ impl Run {
         self.coordinator_with(port, &[])
     }
 
+    /// Starts a `quern coordinator` that keeps what is handed in beside this run's recipe.
+    pub fn coordinator_of_submitted(&self, port: u16) -> Process {
+        let mut command = Command::new(binary("quern"));
+        command.args(["coordinator", "--listen", &format!("127.0.0.1:{port}"), "--state"]);
+        command.arg(self.folder.path().join("state"));
+        Process::start("coordinator", command)
+    }
+
     /// The same with more arguments.
     pub fn coordinator_with(&self, port: u16, arguments: &[&str]) -> Process {
         let mut command = Command::new(binary("quern"));
@@ -244,6 +252,22 @@ pub fn worker(port: u16, name: &str, faults: &[&str]) -> Process {
         command.args(["--fault", fault]);
     }
     Process::start(name, command)
+}
+
+/// `quern COMMAND … --coordinator`, which must end with `code`; what it printed.
+pub fn ask(port: u16, command: &[&str], code: i32) -> String {
+    let url = format!("http://127.0.0.1:{port}");
+    let ended = quern(&[command, &["--coordinator", &url]].concat()).output().expect("quern starts");
+    let (out, error) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(ended.status.code(), Some(code), "{command:?}: {out}{error}");
+    format!("{out}{error}")
+}
+
+/// Waits until a coordinator answers on `port`.
+pub fn until_answered(port: u16) {
+    let url = format!("http://127.0.0.1:{port}");
+    let answers = || quern(&["ls", "--coordinator", &url]).output().expect("quern starts").status.success();
+    until("a coordinator that answers", answers);
 }
 
 /// A port that was free a moment ago.

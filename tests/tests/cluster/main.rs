@@ -7,4 +7,5 @@ mod kubernetes;
 mod operated;
 mod same_bytes;
 mod stages;
+mod submitted;
 mod training;
