@@ -1,10 +1,12 @@
 //! What may happen to a machine, and what it answers.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use thiserror::Error;
 
-use crate::ids::{Epoch, Generation, Incarnation, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken};
+use crate::ids::{Epoch, Generation, Incarnation, Place, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken};
+use crate::members::Warmth;
 use crate::part::PartSummary;
 use crate::record::Record;
 use crate::run::Stage;
@@ -85,6 +87,11 @@ pub enum Control {
         /// Why.
         reason: String,
     },
+    /// To give work again to a place that was denied it.
+    Allow {
+        /// The place, its host, or the id or name of a worker that was there.
+        name: String,
+    },
 }
 
 impl fmt::Display for Control {
@@ -94,6 +101,7 @@ impl fmt::Display for Control {
             Control::Resume => f.write_str("resume"),
             Control::Cancel { reason } => write!(f, "cancel ({reason})"),
             Control::Drain { worker, reason } => write!(f, "drain {worker} ({reason})"),
+            Control::Allow { name } => write!(f, "allow {name}"),
         }
     }
 }
@@ -118,6 +126,10 @@ pub struct Registration {
     pub address: String,
     /// Digest of the secret that it is handed.
     pub secret: SecretDigest,
+    /// Its machine's host name, which stays when the worker is started again; empty: it says none.
+    pub host: String,
+    /// Memory of its device; 0: it says nothing of it.
+    pub memory_bytes: u64,
 }
 
 /// Who calls.
@@ -147,6 +159,8 @@ pub enum Call {
     Heartbeat {
         /// What it works on.
         progress: Vec<ShardProgress>,
+        /// What it has its models at hand for.
+        warm: BTreeSet<Warmth>,
     },
     /// Work.
     Lease,
@@ -347,6 +361,17 @@ pub enum Refusal {
     /// Only rank 0 speaks for the world.
     #[error("only rank 0 reports steps and checkpoints, this is rank {0}")]
     NotRankZero(Rank),
+    /// The place gets no work.
+    #[error("{place} gets no work in this run after {reason}; `quern allow {place}` lifts that")]
+    Denied {
+        /// The place.
+        place: Place,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing of this name is denied work.
+    #[error("nothing called {0} is denied work; `quern status` lists what is")]
+    NotDenied(String),
     /// There is no such worker (any more).
     #[error("there is no worker {0} here; `quern status` lists them")]
     NoSuchWorker(WorkerId),

@@ -63,21 +63,59 @@ impl Machine {
             let left = totals.shards - settled;
             return format!("No worker is here and {left} of {} shards are left: start a worker.", totals.shards);
         }
-        if self.shards.pending.is_empty()
-            && let Some((shard, attempt)) = self.shards.attempts().find(|(_, held)| self.is_silent(held.worker))
+        if self.able() == 0
+            && let Some(why) = self.explain_inability()
         {
-            return format!(
+            let left = totals.shards - settled;
+            return format!("No worker here can be given one of the {left} shards that are left: {why}; start another.");
+        }
+        if self.shards.pending.is_empty()
+            && let Some(waits) = self.explain_last_shards()
+        {
+            return waits;
+        }
+        let second = match self.shards.second_attempts_live() {
+            0 => String::new(),
+            1 => ", a second attempt at one of them among these".into(),
+            live => format!(", {live} second attempts among these"),
+        };
+        let unable = self.explain_inability().map_or(String::new(), |why| format!("; {why}"));
+        let failing = self.explain_failing().map_or(String::new(), |why| format!("; {why}"));
+        format!(
+            "CapFilt: {settled} of {} shards are settled, {} in work on {alive} workers{second}{unable}{failing}.",
+            totals.shards,
+            self.shards.leased.len()
+        )
+    }
+
+    fn explain_last_shards(&self) -> Option<String> {
+        if let Some((shard, attempt)) = self.shards.attempts().find(|(_, held)| self.is_silent(held.worker)) {
+            return Some(format!(
                 "The last shards wait for {}, which holds {} and has been silent for {:.1} s.",
                 self.members.title(attempt.worker),
                 shard.plan.shard,
                 self.silent_s(attempt.worker)
-            );
+            ));
         }
-        format!(
-            "CapFilt: {settled} of {} shards are settled, {} in work on {alive} workers.",
-            totals.shards,
-            self.shards.leased.len()
-        )
+        let (shard, attempt) = self.late_attempt()?;
+        Some(format!(
+            "The last shards wait for {}, which has held {} for {:.1} s, far longer than usual: the next worker that is free \
+             makes a second attempt.",
+            self.members.title(attempt.worker),
+            shard.plan.shard,
+            self.now_ms.saturating_sub(attempt.since_ms) as f64 / 1000.0
+        ))
+    }
+
+    /// Somebody who only fails, and would be denied work if another place did better.
+    fn explain_failing(&self) -> Option<String> {
+        let (place, streak) = self.lone_failures().next()?;
+        Some(format!(
+            "{place} failed at the last {} shards that it tried, lastly since {}, and no other place does better: look at \
+             its log with `quern logs`, or start a worker elsewhere",
+            streak.failed.len(),
+            streak.last
+        ))
     }
 
     fn explain_training(&self, stage: Stage) -> String {
@@ -90,7 +128,13 @@ impl Machine {
                 let why = self.training.broken.as_ref().map_or(String::new(), |why| format!(" since {why}"));
                 let missing = config.ranks as usize - joined.len().min(config.ranks as usize);
                 let spare = self.members.alive().saturating_sub(joined.len());
-                let hope = if spare < missing { ": start workers" } else { "" };
+                let able = self.able().saturating_sub(joined.len());
+                let unable = self.explain_inability().filter(|_| able < missing);
+                let hope = match unable {
+                    Some(why) => format!(", but {why}: start others"),
+                    None if spare < missing => ": start workers".into(),
+                    None => String::new(),
+                };
                 format!(
                     "Generation {generation} of the training world is forming{why}: {} of {} ranks have joined, {spare} \
                      other workers are alive{hope}.",

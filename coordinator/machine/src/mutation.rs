@@ -30,6 +30,18 @@ pub enum Mutation {
     SkipSecretCheck,
     /// A worker that goes away keeps its leases.
     KeepLeasesOfTheDraining,
+    /// A shard gets a third attempt beside two live ones.
+    ThirdAttempts,
+    /// A place that is denied work gets some.
+    LeaseToTheDenied,
+    /// A place that is denied work is let in under a new name.
+    RegisterTheDenied,
+    /// A worker that is denied work is not told to leave.
+    KeepTheDenied,
+    /// Whoever fails again and again gets work all the same.
+    NeverDeny,
+    /// A worker gets work that its device has no memory for.
+    LeaseToTheSmall,
 }
 
 #[cfg(feature = "mutations")]
@@ -44,7 +56,7 @@ mod active {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Mutation; 13] = [
+        pub const ALL: [Mutation; 19] = [
             Mutation::SkipEpochCheck,
             Mutation::SkipIncarnationCheck,
             Mutation::AnswerBeforeAppend,
@@ -58,6 +70,12 @@ mod active {
             Mutation::LoseTheLastRecord,
             Mutation::SkipSecretCheck,
             Mutation::KeepLeasesOfTheDraining,
+            Mutation::ThirdAttempts,
+            Mutation::LeaseToTheDenied,
+            Mutation::RegisterTheDenied,
+            Mutation::KeepTheDenied,
+            Mutation::NeverDeny,
+            Mutation::LeaseToTheSmall,
         ];
     }
 

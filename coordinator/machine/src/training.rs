@@ -136,6 +136,8 @@ pub(crate) struct Training {
     pub fruitless: u32,
     /// Why the last generation ended.
     pub broken: Option<String>,
+    /// Since when the world has been forming, if it is.
+    pub forming_since_ms: u64,
 }
 
 impl Training {
@@ -196,9 +198,10 @@ impl Training {
     }
 
     /// The stage before, if there was one, is done.
-    pub fn absorb_stage(&mut self, stage: Stage, generation: Generation) {
+    pub fn absorb_stage(&mut self, stage: Stage, generation: Generation, now_ms: u64) {
         let before = std::mem::take(self);
         self.stage = stage;
+        self.forming_since_ms = now_ms;
         self.world = World::Forming { generation, joined: BTreeSet::new() };
         self.done = before.done;
         let end = before.checkpoint.zip(before.checkpoint_token);
@@ -213,7 +216,8 @@ impl Training {
         self.step = self.safe_step();
     }
 
-    pub fn absorb_broken(&mut self, generation: Generation, reason: &str, fruitless: u32) {
+    pub fn absorb_broken(&mut self, generation: Generation, reason: &str, fruitless: u32, now_ms: u64) {
+        self.forming_since_ms = now_ms;
         self.world = World::Forming { generation: generation.next(), joined: BTreeSet::new() };
         self.furthest_step = self.furthest_step.max(self.step);
         self.step = self.safe_step();
@@ -231,7 +235,8 @@ impl Training {
     }
 
     /// Forgets steps that only their workers know of: they will say them again.
-    pub fn absorb_restart(&mut self) {
+    pub fn absorb_restart(&mut self, now_ms: u64) {
+        self.forming_since_ms = now_ms;
         self.step = self.safe_step();
         self.furthest_step = self.step;
         self.losses = None;
