@@ -67,7 +67,8 @@ impl Machine {
             && let Some(why) = self.explain_inability()
         {
             let left = totals.shards - settled;
-            return format!("No worker here can be given one of the {left} shards that are left: {why}; start another.");
+            let all = totals.shards;
+            return format!("No worker here can be given work and {left} of {all} shards are left: {why}; start another.");
         }
         if self.shards.pending.is_empty()
             && let Some(waits) = self.explain_last_shards()
@@ -111,8 +112,8 @@ impl Machine {
     fn explain_failing(&self) -> Option<String> {
         let (place, streak) = self.lone_failures().next()?;
         Some(format!(
-            "{place} failed at the last {} shards that it tried, lastly since {}, and no other place does better: look at \
-             its log with `quern logs`, or start a worker elsewhere",
+            "{place} failed at the last {} shards that it tried (lastly: {}) and no other place does better: look at its log \
+             with `quern logs`, or start a worker elsewhere",
             streak.failed.len(),
             streak.last
         ))

@@ -36,6 +36,7 @@ impl MemberState {
 #[serde(rename_all = "snake_case")]
 pub enum Warmth {
     /// The captioner and the ranker.
+    #[serde(rename = "capfilt")]
     CapFilt,
     /// What stage 1 freezes.
     Stage1,

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use quern_machine::{
-    Answer, Call, Caller, Epoch, Generation, Record, Refusal, Registration, Seat, ShardId, ShardToken, Work, WorkerId,
-    WorldToken,
+    Answer, Call, Caller, Epoch, Generation, Place, Record, Refusal, Registration, Seat, ShardId, ShardToken, Work,
+    WorkerId, WorldToken,
 };
 
 use crate::journal::{Ledger, Member, Settled};
@@ -27,12 +27,14 @@ pub(crate) struct Before {
     live: BTreeSet<Epoch>,
     worlds: BTreeSet<Generation>,
     checkpoints: Vec<Option<String>>,
+    /// Places that got no work all through the turn.
+    denied: BTreeSet<Place>,
 }
 
 impl Before {
     pub fn of(ledger: &Ledger) -> Self {
         let worlds = ledger.world.iter().map(|world| world.token.generation).collect();
-        Before { live: ledger.live.clone(), worlds, checkpoints: vec![last_path(ledger)] }
+        Before { live: ledger.live.clone(), worlds, checkpoints: vec![last_path(ledger)], denied: ledger.denials.denied.clone() }
     }
 
     pub fn add(&mut self, record: &Record) {
@@ -42,6 +44,9 @@ impl Before {
             }
             Record::WorldFormed { generation, .. } => {
                 self.worlds.insert(*generation);
+            }
+            Record::PlaceAllowed { place } => {
+                self.denied.remove(place);
             }
             Record::CheckpointAccepted { path, .. } => self.checkpoints.push(Some(path.clone())),
             Record::Stage1Started { .. } | Record::Stage2Started { .. } => self.checkpoints.push(None),
@@ -64,6 +69,8 @@ impl Checker {
             return ensure(*told == Told::Unavailable, || format!("a registration is answered {told:?}"));
         };
         let known = self.ledger.addresses.get(worker);
+        let place = Place::of(&registration.host, &registration.device, &registration.name);
+        ensure(!self.before.denied.contains(&place), || format!("{place} gets no work, and {worker} is let in there"))?;
         ensure(known == Some(&registration.address), || format!("{worker} is told its name, but not in the journal"))?;
         ensure(*incarnation == self.ledger.incarnation, || format!("{worker} hears of incarnation {incarnation}"))
     }
@@ -82,7 +89,9 @@ impl Checker {
 
     fn promise(&mut self, now_ms: u64, worker: WorkerId, call: &Call, answer: &Answer) -> Verdict {
         match (call, answer) {
-            (Call::Heartbeat { .. }, Answer::Heard { world, .. }) => {
+            (Call::Heartbeat { .. }, Answer::Heard { world, drain, .. }) => {
+                let is_denied = self.ledger.places.get(&worker).is_some_and(|place| self.before.denied.contains(place));
+                ensure(*drain || !is_denied, || "it gets no work and is not told to leave".into())?;
                 let heard = self.heard_ms.entry(worker).or_default();
                 *heard = now_ms.max(*heard);
                 let generation = world.map_or(0, |generation| generation.0);

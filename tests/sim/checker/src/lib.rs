@@ -10,12 +10,13 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod denials;
 mod journal;
 mod output;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quern_machine::{Call, Caller, Record, Registration, SecretDigest, ShardId, WorkerId};
+use quern_machine::{Call, Caller, Place, Record, Registration, SecretDigest, ShardId, WorkerId};
 
 pub use answers::Told;
 pub use journal::Ledger;
@@ -28,6 +29,10 @@ pub struct Terms {
     pub lease_ms: u64,
     /// Ranks of stage 1's and stage 2's world; 0: there is no such stage.
     pub ranks: [usize; 2],
+    /// Failures in a row, each at another shard, after which a place gets no work while others succeed.
+    pub worker_failures: usize,
+    /// Device memory that every phase asks for.
+    pub memory_bytes: u64,
 }
 
 /// A promise that was broken, in one sentence.
@@ -115,6 +120,11 @@ impl Checker {
     /// Whether the run is paused, as the journal says.
     pub fn is_paused(&self) -> bool {
         self.ledger.paused
+    }
+
+    /// Places that get no work, by the journal.
+    pub fn denied(&self) -> impl Iterator<Item = &Place> {
+        self.ledger.denials.denied.iter()
     }
 
     /// Whether the run is done, by the journal.
