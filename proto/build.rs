@@ -1,11 +1,12 @@
 //! Generates the client and server code; protox parses the .proto files, so no protoc is needed.
 
 /// What is printed as JSON.
-const PRINTED: [&str; 8] = [
+const PRINTED: [&str; 9] = [
     "StatusReply",
     "StageStatus",
     "StepLosses",
     "WorkerStatus",
+    "DeniedPlace",
     "ShardFailure",
     "RunSummary",
     "SubmitReply",

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use futures::{FutureExt, Stream, StreamExt};
 use quern_machine::{
-    Answer, Call, Caller, Checkpoint, Control, Epoch, Event, Generation, Incarnation, Losses, PartSummary,
-    Place, Registration, Seat, ShardId, ShardProgress, ShardToken, StepLosses, Warmth, Work, WorkerId, WorldToken,
+    Answer, Call, Caller, Checkpoint, Control, Epoch, Event, Generation, Incarnation, Losses, PartSummary, Place,
+    Registration, Seat, ShardId, ShardProgress, ShardToken, StepLosses, Warmth, Work, WorkerId, WorldToken,
 };
 use quern_proto as wire;
 use quern_proto::coordinator_server::Coordinator;

@@ -466,7 +466,15 @@ pub struct Cluster {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Cluster { threads: 1, lease_ms: 30_000, heartbeat_ms: 2_000, attempts: 5, worker_failures: 3, min_device_memory_gib: MinDeviceMemory::default(), kubernetes: None }
+        Cluster {
+            threads: 1,
+            lease_ms: 30_000,
+            heartbeat_ms: 2_000,
+            attempts: 5,
+            worker_failures: 3,
+            min_device_memory_gib: MinDeviceMemory::default(),
+            kubernetes: None,
+        }
     }
 }
 

@@ -318,9 +318,7 @@ impl Cluster {
         let MinDeviceMemory { capfilt, stage1, stage2 } = self.min_device_memory_gib;
         for (gib, key) in [(capfilt, "capfilt"), (stage1, "stage1"), (stage2, "stage2")] {
             let key = format!("cluster.min_device_memory_gib.{key}");
-            require(gib.is_none_or(|gib| gib > 0.0 && gib.is_finite()), &key, || {
-                "must be above 0, or null".into()
-            })?;
+            require(gib.is_none_or(|gib| gib > 0.0 && gib.is_finite()), &key, || "must be above 0, or null".into())?;
         }
         require(self.lease_ms > self.heartbeat_ms, "cluster.lease_ms", || {
             format!(

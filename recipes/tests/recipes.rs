@@ -204,12 +204,7 @@ fn every_rule_names_its_key_and_place() {
         ("  threads: 1", "  heartbeat_ms: 0", "cluster.heartbeat_ms", "at least 1"),
         ("  threads: 1", "  attempts: 0", "cluster.attempts", "at least 1"),
         ("  threads: 1", "  lease_ms: 2000", "cluster.lease_ms", "heartbeat_ms"),
-        (
-            "  threads: 1",
-            "  min_device_memory_gib: {capfilt: 0}",
-            "cluster.min_device_memory_gib.capfilt",
-            "above 0",
-        ),
+        ("  threads: 1", "  min_device_memory_gib: {capfilt: 0}", "cluster.min_device_memory_gib.capfilt", "above 0"),
     ];
     for (from, to, key, words) in rules {
         let error = broken(from, to);

@@ -5,7 +5,9 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::ids::{Epoch, Generation, Incarnation, Place, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken};
+use crate::ids::{
+    Epoch, Generation, Incarnation, Place, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken,
+};
 use crate::members::Warmth;
 use crate::part::PartSummary;
 use crate::record::Record;

@@ -68,7 +68,9 @@ impl Machine {
         {
             let left = totals.shards - settled;
             let all = totals.shards;
-            return format!("No worker here can be given work and {left} of {all} shards are left: {why}; start another.");
+            return format!(
+                "No worker here can be given work and {left} of {all} shards are left: {why}; start another."
+            );
         }
         if self.shards.pending.is_empty()
             && let Some(waits) = self.explain_last_shards()

@@ -121,7 +121,8 @@ impl Machine {
 
     /// The attempt that takes too long and waits for a second one, if any: the first in shard order.
     pub(crate) fn late_attempt(&self) -> Option<(&Shard, &Attempt)> {
-        let alone = self.shards.leased.iter().map(|id| &self.shards.all[id]).filter(|shard| shard.attempts().len() == 1);
+        let alone =
+            self.shards.leased.iter().map(|id| &self.shards.all[id]).filter(|shard| shard.attempts().len() == 1);
         let mut late = alone.filter_map(|shard| Some((shard, shard.attempts().first()?)));
         late.find(|(shard, attempt)| self.lateness(shard, attempt).is_some())
     }

@@ -102,7 +102,9 @@ impl Machine {
             Call::Lease | Call::JoinWorld { .. } if member.state == MemberState::Draining => {
                 Err(Refusal::Draining(worker))
             }
-            Call::JoinWorld { generation } if self.is_unwanted(worker) && self.training.world.rank(worker).is_none() => {
+            Call::JoinWorld { generation }
+                if self.is_unwanted(worker) && self.training.world.rank(worker).is_none() =>
+            {
                 Err(Refusal::StaleWorld { given: *generation })
             }
             Call::Lease => Ok(self.lease(worker, member)),

@@ -12,7 +12,12 @@ use crate::run::Stage;
 use crate::training::{Checkpoint, Loss, StepLosses, World};
 
 impl Machine {
-    pub(crate) fn join_world(&self, worker: WorkerId, member: &Member, generation: Generation) -> Result<Decision, Refusal> {
+    pub(crate) fn join_world(
+        &self,
+        worker: WorkerId,
+        member: &Member,
+        generation: Generation,
+    ) -> Result<Decision, Refusal> {
         if let Some(finished) = self.run.finished() {
             return Ok(Decision::answer(Answer::Seat(Seat::Finished(finished))));
         }
@@ -63,7 +68,12 @@ impl Machine {
         }
     }
 
-    pub(crate) fn report_steps(&self, worker: WorkerId, token: WorldToken, losses: &StepLosses) -> Result<Decision, Refusal> {
+    pub(crate) fn report_steps(
+        &self,
+        worker: WorkerId,
+        token: WorldToken,
+        losses: &StepLosses,
+    ) -> Result<Decision, Refusal> {
         if !planted(Mutation::AcceptOldSteps) {
             self.speaks_for_the_world(worker, token)?;
         }

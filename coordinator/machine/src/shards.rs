@@ -212,8 +212,7 @@ impl Shards {
         let blamed = endings.iter().filter(|(_, why)| !matches!(why, Ending::Returned)).count() as u32;
         let remain = shard.attempts().len() - endings.len();
         let last = endings.last().map(|(_, why)| why.clone());
-        let mut records: Vec<_> =
-            endings.into_iter().map(|(epoch, why)| why.record(id.clone(), epoch)).collect();
+        let mut records: Vec<_> = endings.into_iter().map(|(epoch, why)| why.record(id.clone(), epoch)).collect();
         let failures = shard.failures + blamed;
         if blamed > 0 && remain == 0 && failures >= limit {
             let last = match last {

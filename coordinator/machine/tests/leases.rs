@@ -288,7 +288,9 @@ impl History {
                     rows_done: 1,
                 });
                 let progress = progress.collect();
-                if let Ok(Answer::Heard { revoked, .. }) = self.call(worker, Call::Heartbeat { progress, warm: BTreeSet::new() }) {
+                if let Ok(Answer::Heard { revoked, .. }) =
+                    self.call(worker, Call::Heartbeat { progress, warm: BTreeSet::new() })
+                {
                     let over = own.iter().filter(|granted| self.over.contains(&granted.token.epoch));
                     let over: Vec<_> = over.map(|granted| granted.shard.clone()).collect();
                     assert_eq!(revoked, over, "what is over is revoked, and nothing else");

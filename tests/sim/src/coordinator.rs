@@ -206,13 +206,11 @@ impl Cluster {
         if self.checker.is_paused() && self.now_ms >= self.coordinator.pause_until_ms {
             self.operate(Control::Resume);
         }
-        match (self.checker.denied().next(), self.coordinator.allow_at_ms) {
+        let denied = self.checker.denied().next().map(|place| place.0.clone());
+        match (denied, self.coordinator.allow_at_ms) {
             (None, _) => self.coordinator.allow_at_ms = None,
             (Some(_), None) => self.coordinator.allow_at_ms = Some(self.now_ms + self.dice.between(500, 3_000)),
-            (Some(place), Some(at_ms)) if at_ms <= self.now_ms => {
-                let name = place.0.clone();
-                self.operate(Control::Allow { name });
-            }
+            (Some(name), Some(at_ms)) if at_ms <= self.now_ms => self.operate(Control::Allow { name }),
             (Some(_), Some(_)) => {}
         }
         if self.checker.has_failed() && self.coordinator.is_up() {

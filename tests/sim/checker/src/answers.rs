@@ -29,12 +29,20 @@ pub(crate) struct Before {
     checkpoints: Vec<Option<String>>,
     /// Places that got no work all through the turn.
     denied: BTreeSet<Place>,
+    /// Places that got no work at some time in it.
+    denied_within: BTreeSet<Place>,
 }
 
 impl Before {
     pub fn of(ledger: &Ledger) -> Self {
         let worlds = ledger.world.iter().map(|world| world.token.generation).collect();
-        Before { live: ledger.live.clone(), worlds, checkpoints: vec![last_path(ledger)], denied: ledger.denials.denied.clone() }
+        Before {
+            live: ledger.live.clone(),
+            worlds,
+            checkpoints: vec![last_path(ledger)],
+            denied: ledger.denials.denied.clone(),
+            denied_within: ledger.denials.denied.clone(),
+        }
     }
 
     pub fn add(&mut self, record: &Record) {
@@ -44,6 +52,9 @@ impl Before {
             }
             Record::WorldFormed { generation, .. } => {
                 self.worlds.insert(*generation);
+            }
+            Record::PlaceDenied { place, .. } => {
+                self.denied_within.insert(place.clone());
             }
             Record::PlaceAllowed { place } => {
                 self.denied.remove(place);
@@ -65,12 +76,16 @@ impl Checker {
     /// # Errors
     /// When the answer promises what isn't so.
     pub fn registered(&mut self, registration: &Registration, told: &Told) -> Verdict {
+        let own = Place::of(&registration.host, &registration.device, &registration.name);
+        if let Told::Refused(Refusal::Denied { place, .. }) = told {
+            let is_denied = *place == own && self.before.denied_within.contains(&own);
+            return ensure(is_denied, || format!("{own} is not let in, and was not denied work"));
+        }
         let Told::Answer(Answer::Registered { worker, incarnation }) = told else {
             return ensure(*told == Told::Unavailable, || format!("a registration is answered {told:?}"));
         };
         let known = self.ledger.addresses.get(worker);
-        let place = Place::of(&registration.host, &registration.device, &registration.name);
-        ensure(!self.before.denied.contains(&place), || format!("{place} gets no work, and {worker} is let in there"))?;
+        ensure(!self.before.denied.contains(&own), || format!("{own} gets no work, and {worker} is let in there"))?;
         ensure(known == Some(&registration.address), || format!("{worker} is told its name, but not in the journal"))?;
         ensure(*incarnation == self.ledger.incarnation, || format!("{worker} hears of incarnation {incarnation}"))
     }
