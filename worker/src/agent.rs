@@ -129,6 +129,8 @@ async fn register(
         device: torch::device_name(device),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         address: format!("{}:{port}", options.host),
+        host: host_name(),
+        memory_bytes: torch::memory_bytes(device),
     };
     let mut idle = false;
     let reply = loop {
@@ -162,6 +164,11 @@ async fn register(
     };
     let mill = Mill::new(recipe.clone(), reply.run_id, reply.recipe_hash, device, options.script.clone());
     Ok(Some(Registered { membership, listener, recipe, mill, device, more: reply.more }))
+}
+
+/// The name of this machine, by which the coordinator knows it again; empty where it can't be told.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 /// Waits before asking again; true: it was told to leave meanwhile.
@@ -243,6 +250,9 @@ async fn work_on_shard(
     let end = member.mill.grind(connection, &member.membership, &lease, &stop, board).await;
     watcher.abort();
     board.end();
+    if member.mill.is_loaded() {
+        board.set_warm("capfilt");
+    }
     let (reason, permanent) = match end {
         Ok(ShardEnd::Committed | ShardEnd::Lost) => return Ok(()),
         // Told to leave, it hands everything back at once; revoked, the shard is another's.
