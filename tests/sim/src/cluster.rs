@@ -151,6 +151,7 @@ pub fn run(options: Options) -> Report {
         digest: cluster.log.digest(),
         violation: verdict.err(),
         virtual_ms: cluster.now_ms,
+        marks: cluster.checker.marks().clone(),
         faults: cluster.faults,
     }
 }

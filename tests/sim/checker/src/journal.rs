@@ -74,6 +74,9 @@ pub struct Ledger {
     pub(crate) failed: bool,
     pub(crate) paused: bool,
     sent_away: BTreeSet<WorkerId>,
+    second: BTreeSet<Epoch>,
+    /// How often what is rare happened.
+    pub(crate) marks: BTreeMap<&'static str, u64>,
 }
 
 impl Ledger {
@@ -136,11 +139,18 @@ impl Ledger {
             Record::PlaceDenied { place, .. } => {
                 let others = self.working_places();
                 self.denials.denied(place, &others, terms.worker_failures)?;
+                self.mark("place denied");
             }
-            Record::PlaceAllowed { place } => self.denials.allowed(place)?,
+            Record::PlaceAllowed { place } => {
+                self.denials.allowed(place)?;
+                self.mark("place allowed");
+            }
             Record::ShardCommitted { shard, epoch, part } => {
                 self.is_live(shard, *epoch)?;
                 self.denials.succeeded(&self.places[&self.grants[epoch].worker]);
+                if self.second.contains(epoch) {
+                    self.mark("second attempt was first");
+                }
                 self.settle(shard, Settled::Done(*epoch, part.clone()))?;
             }
             Record::ShardQuarantined { shard, .. } => self.settle(shard, Settled::Quarantined)?,
@@ -224,6 +234,10 @@ impl Ledger {
         Ok(())
     }
 
+    fn mark(&mut self, what: &'static str) {
+        *self.marks.entry(what).or_default() += 1;
+    }
+
     fn change(&mut self, worker: WorkerId, to: Member) -> Verdict {
         let Some(state) = self.members.get_mut(&worker) else { return Err(format!("{worker} is nobody")) };
         ensure(*state != Member::Lost && *state != to, || format!("{worker} goes from {state:?} to {to:?}"))?;
@@ -244,6 +258,10 @@ impl Ledger {
         ensure(grant.token.incarnation == self.incarnation, || "a lease of another incarnation".into())?;
         ensure(self.plans.contains_key(&grant.shard), || "a lease on what is no shard".into())?;
         ensure(!self.settled.contains_key(&grant.shard), || "a lease on a settled shard".into())?;
+        if beside > 0 {
+            self.second.insert(epoch);
+            self.mark("second attempt");
+        }
         self.live.insert(epoch);
         self.grants.insert(epoch, grant);
         Ok(())

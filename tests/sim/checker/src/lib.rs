@@ -122,6 +122,11 @@ impl Checker {
         self.ledger.paused
     }
 
+    /// How often what is rare happened: a promise that is never put to the test is none.
+    pub fn marks(&self) -> &BTreeMap<&'static str, u64> {
+        &self.ledger.marks
+    }
+
     /// Places that get no work, by the journal.
     pub fn denied(&self) -> impl Iterator<Item = &Place> {
         self.ledger.denials.denied.iter()
