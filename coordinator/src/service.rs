@@ -6,7 +6,8 @@ use std::sync::Arc;
 use futures::{FutureExt, Stream, StreamExt};
 use quern_machine::{
     Answer, Call, Caller, Checkpoint, Control, Epoch, Event, Generation, Incarnation, Losses, PartSummary, Place,
-    Registration, Seat, ShardId, ShardProgress, ShardToken, StepLosses, Warmth, Work, WorkerId, WorldToken,
+    Registration, Seat, ShardId, ShardProgress, ShardToken, StepLosses, Task, TaskResult, Warmth, Work, WorkerId,
+    WorldToken,
 };
 use quern_proto as wire;
 use quern_proto::coordinator_server::Coordinator;
@@ -132,6 +133,13 @@ impl Coordinator for Service {
                 row_start: plan.row_start,
                 rows: plan.rows,
             }),
+            Work::Task { task, token, stage, checkpoint } => lease_reply::Work::Task(wire::TaskLease {
+                task: task.name().into(),
+                token: Some(wire::ShardToken { incarnation: token.incarnation.0, epoch: token.epoch.0 }),
+                stage: stage.name().into(),
+                checkpoint: checkpoint.path,
+                step: checkpoint.step,
+            }),
             Work::World(generation) => lease_reply::Work::World(wire::WorldInvitation { generation: generation.0 }),
             Work::Wait => match self.released(&member).await? {
                 Some(released) => lease_reply::Work::Released(released),
@@ -159,6 +167,31 @@ impl Coordinator for Service {
         member.call(Call::Fail { shard: ShardId(shard), token, reason, permanent }).await?;
         member.run.note("warn", failure);
         Ok(Response::new(wire::FailReply {}))
+    }
+
+    async fn commit_task(
+        &self,
+        request: Request<wire::CommitTaskRequest>,
+    ) -> Result<Response<wire::CommitTaskReply>, Status> {
+        let wire::CommitTaskRequest { credentials, task, token, result } = request.into_inner();
+        let wire::TaskResult { path, digest, summary } = result.unwrap_or_default();
+        let (task, token) = (task_from_wire(&task)?, token_from_wire(token)?);
+        let call = Call::CommitTask { task, token, result: TaskResult { path, digest, summary } };
+        let (accepted, reason) = acceptance(self.call(credentials, call).await?);
+        Ok(Response::new(wire::CommitTaskReply { accepted, reason }))
+    }
+
+    async fn fail_task(
+        &self,
+        request: Request<wire::FailTaskRequest>,
+    ) -> Result<Response<wire::FailTaskReply>, Status> {
+        let wire::FailTaskRequest { credentials, task, token, reason } = request.into_inner();
+        let (task, token) = (task_from_wire(&task)?, token_from_wire(token)?);
+        let member = self.member(credentials)?;
+        let failure = format!("{} failed to {}: {reason}", member.caller.worker, task.name());
+        member.call(Call::FailTask { task, token, reason }).await?;
+        member.run.note("warn", failure);
+        Ok(Response::new(wire::FailTaskReply {}))
     }
 
     async fn join_world(
@@ -308,6 +341,10 @@ fn control_from_wire(command: Option<control_request::Command>) -> Result<Contro
         Some(control_request::Command::Allow(wire::Allow { name })) => Control::Allow { name },
         None => return Err(CallError::Malformed("the request to control the run says nothing".into())),
     })
+}
+
+fn task_from_wire(task: &str) -> Result<Task, CallError> {
+    Task::named(task).ok_or_else(|| CallError::Malformed(format!("{task:?} is no task")))
 }
 
 fn token_from_wire(token: Option<wire::ShardToken>) -> Result<ShardToken, CallError> {

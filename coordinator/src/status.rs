@@ -75,6 +75,7 @@ impl Describe {
             speculative_begun: status.second.begun,
             speculative_won: status.second.won,
             denied: denied_to_wire(&status),
+            tasks: status.tasks.iter().map(task_to_wire).collect(),
         }
     }
 
@@ -109,6 +110,16 @@ fn workers_to_wire(status: &Status) -> Vec<wire::WorkerStatus> {
         memory_bytes: worker.memory_bytes,
     });
     workers.collect()
+}
+
+fn task_to_wire(status: &quern_machine::TaskStatus) -> wire::TaskStatus {
+    let result = status.result.as_ref();
+    wire::TaskStatus {
+        task: status.task.name().into(),
+        done: result.is_some(),
+        path: result.map_or_else(String::new, |result| result.path.clone()),
+        summary: result.map_or_else(String::new, |result| result.summary.clone()),
+    }
 }
 
 fn denied_to_wire(status: &Status) -> Vec<wire::DeniedPlace> {

@@ -8,6 +8,7 @@ use crate::members::{Member, MemberState};
 use crate::mutation::{Mutation, planted};
 use crate::record::Record;
 use crate::run::{End, Phase, Stage};
+use crate::tasks::TaskAttempt;
 use crate::training::{Checkpoint, World};
 
 impl Machine {
@@ -79,6 +80,20 @@ impl Machine {
             Record::ManifestWritten | Record::CaptionsTaken { .. } => self.run.delay = None,
             Record::Stage1Started { generation } => self.absorb_stage(Stage::One, *generation),
             Record::Stage2Started { generation } => self.absorb_stage(Stage::Two, *generation),
+            Record::TaskStarted { task } => {
+                self.run.phase = Phase::Task(*task);
+                self.training.absorb_end();
+                self.tasks.absorb_start();
+            }
+            Record::TaskGranted { epoch, incarnation, worker, .. } => {
+                let token = ShardToken { incarnation: *incarnation, epoch: *epoch };
+                self.shards.last_epoch = self.shards.last_epoch.max(*epoch);
+                self.tasks.attempt = Some(TaskAttempt { token, worker: *worker });
+            }
+            Record::TaskReturned { .. } => self.tasks.absorb_end(None),
+            Record::TaskExpired { .. } => self.tasks.absorb_end(Some("its worker was lost")),
+            Record::TaskFailed { reason, .. } => self.tasks.absorb_end(Some(reason)),
+            Record::TaskDone { task, result, .. } => self.tasks.absorb_done(*task, result),
             Record::WorldJoined { worker, .. } => {
                 if let World::Forming { joined, .. } = &mut self.training.world {
                     joined.insert(*worker);
@@ -107,6 +122,7 @@ impl Machine {
             Record::RunResumed => {
                 self.run.end = None;
                 self.training.fruitless = 0;
+                self.tasks.failures = 0;
             }
             Record::TimePassed { now_ms } => self.now_ms = *now_ms,
             Record::WorkerHeard { worker, at_ms, until_ms } => {

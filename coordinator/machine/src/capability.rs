@@ -14,6 +14,7 @@ impl Machine {
             Phase::Planning => 0,
             Phase::CapFilt => self.config.memory.capfilt_bytes,
             Phase::Training(stage) => self.config.memory.stage_bytes(stage),
+            Phase::Task(_) => self.config.memory.stage_bytes(self.training.stage),
         }
     }
 

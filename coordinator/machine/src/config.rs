@@ -7,7 +7,7 @@ use crate::run::Stage;
 pub struct Config {
     /// How long a worker may be silent.
     pub lease_ms: u64,
-    /// Attempts per shard, and fruitless generations of a training world in a row.
+    /// Attempts per shard and per task, and fruitless generations of a training world in a row.
     pub attempts: u32,
     /// Failures in a row, each at another shard, after which a place gets no work any more; 0: never.
     pub worker_failures: u32,
@@ -17,13 +17,26 @@ pub struct Config {
     pub stage1: Option<StageConfig>,
     /// Stage 2, when the recipe has it.
     pub stage2: Option<StageConfig>,
+    /// Whether what was trained is measured.
+    pub evaluate: bool,
+    /// Whether what was trained is written for other tools.
+    pub export: bool,
 }
 
 impl Config {
     /// A run of CapFilt alone, for workers of any size.
     pub const fn new(lease_ms: u64, attempts: u32) -> Self {
         let memory = MemoryNeeds { capfilt_bytes: 0, stage1_bytes: 0, stage2_bytes: 0 };
-        Config { lease_ms, attempts, worker_failures: 3, memory, stage1: None, stage2: None }
+        Config {
+            lease_ms,
+            attempts,
+            worker_failures: 3,
+            memory,
+            stage1: None,
+            stage2: None,
+            evaluate: false,
+            export: false,
+        }
     }
 
     /// What the recipe says about a stage.

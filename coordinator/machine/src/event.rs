@@ -13,6 +13,7 @@ use crate::part::PartSummary;
 use crate::record::Record;
 use crate::run::Stage;
 use crate::shards::ShardPlan;
+use crate::tasks::{Task, TaskResult};
 use crate::training::{Checkpoint, StepLosses};
 
 /// What may happen.
@@ -186,6 +187,24 @@ pub enum Call {
         /// Whether trying again can't help.
         permanent: bool,
     },
+    /// To have a task's result accepted.
+    CommitTask {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        token: ShardToken,
+        /// What came of it.
+        result: TaskResult,
+    },
+    /// To hand a task back.
+    FailTask {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        token: ShardToken,
+        /// Why.
+        reason: String,
+    },
     /// A place in the training world.
     JoinWorld {
         /// The generation that it was invited to.
@@ -290,6 +309,17 @@ pub enum Work {
         /// The attempt.
         token: ShardToken,
     },
+    /// Do this with a checkpoint.
+    Task {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        token: ShardToken,
+        /// The stage that made the checkpoint.
+        stage: Stage,
+        /// What the stage ended with.
+        checkpoint: Checkpoint,
+    },
     /// Join the training world.
     World(Generation),
     /// Nothing now: ask again.
@@ -351,6 +381,14 @@ pub enum Refusal {
     StaleAttempt {
         /// The shard.
         shard: ShardId,
+        /// The attempt.
+        epoch: Epoch,
+    },
+    /// The attempt is not a live one of this worker.
+    #[error("attempt {epoch} to {} is over: drop what was made of it and ask for other work", .task.name())]
+    StaleTask {
+        /// The task.
+        task: Task,
         /// The attempt.
         epoch: Epoch,
     },

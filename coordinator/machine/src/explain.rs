@@ -20,6 +20,7 @@ impl Machine {
                 (None, Phase::Planning) => "The corpus is being cut into shards.".into(),
                 (None, Phase::CapFilt) => self.explain_capfilt(),
                 (None, Phase::Training(stage)) => self.explain_training(stage),
+                (None, Phase::Task(task)) => self.explain_task(task),
             },
         }
     }
@@ -126,7 +127,7 @@ impl Machine {
             return format!("The journal is at stage {}, but the recipe has no {}.", stage.number(), stage.name());
         };
         match &self.training.world {
-            World::Absent => format!("Stage {} is about to begin.", stage.number()),
+            World::Absent | World::Over(_) => format!("Stage {} is about to begin.", stage.number()),
             World::Forming { generation, joined } => {
                 let why = self.training.broken.as_ref().map_or(String::new(), |why| format!(" since {why}"));
                 let missing = config.ranks as usize - joined.len().min(config.ranks as usize);
@@ -162,7 +163,7 @@ impl Machine {
         }
     }
 
-    fn silent_s(&self, worker: WorkerId) -> f64 {
+    pub(crate) fn silent_s(&self, worker: WorkerId) -> f64 {
         let silent_ms = self.members.all.get(&worker).map_or(0, |member| self.now_ms.saturating_sub(member.heard_ms));
         silent_ms as f64 / 1000.0
     }

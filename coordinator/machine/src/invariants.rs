@@ -119,7 +119,7 @@ impl Machine {
     fn the_world_is_sound(&self) -> Result<(), Violation> {
         let ranks = self.stage_config().map_or(0, |stage| stage.ranks as usize);
         match &self.training.world {
-            World::Absent => Ok(()),
+            World::Absent | World::Over(_) => Ok(()),
             World::Forming { joined, .. } => {
                 ensure(joined.len() < ranks, || format!("{} workers wait for a world of {ranks}", joined.len()))
             }
@@ -133,9 +133,17 @@ impl Machine {
 
     fn phases_are_sound(&self) -> Result<(), Violation> {
         let training = matches!(self.run.phase, Phase::Training(stage) if stage == self.training.stage);
-        ensure(training || self.training.world == World::Absent, || "a world before its stage".into())?;
+        let task = matches!(self.run.phase, Phase::Task(_));
+        let over = matches!(self.training.world, World::Over(_));
+        let absent = self.training.world == World::Absent;
+        ensure(training || absent || task && over, || "a world beside its stage".into())?;
+        ensure(task || self.tasks.attempt.is_none(), || "a task before its phase".into())?;
+        let holder = self.tasks.attempt.as_ref().and_then(|held| self.members.all.get(&held.worker));
+        let works = holder.is_none_or(|member| member.state == MemberState::Alive);
+        ensure(works, || format!("{:?} is held by who is gone", self.tasks.attempt))?;
         ensure(!training || self.shards.settled(), || "training before all shards are settled".into())?;
-        let earlier = self.training.done.iter().all(|done| done.stage < self.training.stage);
+        let earlier =
+            self.training.done.iter().all(|done| done.stage < self.training.stage || task || self.run.end.is_some());
         ensure(earlier, || format!("{:?} are done before {:?}", self.training.done, self.training.stage))?;
         let done = self.run.end == Some(End::Done);
         ensure(!done || self.shards.settled(), || "done before all shards are settled".into())

@@ -28,11 +28,12 @@ impl Machine {
             _ if self.run.paused.is_some() || member.sent_away || is_denied => Work::Wait,
             Phase::Planning => Work::Wait,
             Phase::CapFilt => return self.lease_shard(worker, member),
+            Phase::Task(task) => return self.lease_task(worker, member, task),
             Phase::Training(_) => match &self.training.world {
                 World::Forming { generation, .. } if self.may_join(worker, member) => Work::World(*generation),
                 // Its answer to JoinWorld got lost: it may ask again.
                 World::Running { token, ranks } if ranks.contains(&worker) => Work::World(token.generation),
-                World::Forming { .. } | World::Running { .. } | World::Absent => Work::Wait,
+                World::Forming { .. } | World::Running { .. } | World::Absent | World::Over(_) => Work::Wait,
             },
         };
         Decision::answer(Answer::Work(work))

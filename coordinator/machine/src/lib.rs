@@ -51,6 +51,7 @@ mod record;
 mod run;
 mod shards;
 mod status;
+mod tasks;
 mod training;
 
 pub use config::{Config, MemoryNeeds, StageConfig};
@@ -69,5 +70,6 @@ pub use part::PartSummary;
 pub use record::Record;
 pub use run::{Chore, End, Phase, Stage};
 pub use shards::{SecondAttempts, Settled, SettledShard, ShardPlan, Totals};
-pub use status::{DeniedPlace, ShardFailure, StageStatus, Status, WorkerStatus};
+pub use status::{DeniedPlace, ShardFailure, StageStatus, Status, TaskStatus, WorkerStatus};
+pub use tasks::{Task, TaskResult};
 pub use training::{Checkpoint, Losses, StepLosses};

@@ -12,6 +12,7 @@ use crate::mutation::{Mutation, planted};
 use crate::record::Record;
 use crate::run::{Chore, End, Phase, Run, Stage};
 use crate::shards::{Ending, SettledShard, ShardPlan, Shards};
+use crate::tasks::Tasks;
 use crate::training::{Loss, Training};
 
 /// The state of one run.
@@ -24,6 +25,7 @@ pub struct Machine {
     pub(crate) shards: Shards,
     pub(crate) members: Members,
     pub(crate) denylist: Denylist,
+    pub(crate) tasks: Tasks,
     pub(crate) training: Training,
 }
 
@@ -38,6 +40,7 @@ impl Machine {
             shards: Shards::default(),
             members: Members::default(),
             denylist: Denylist::default(),
+            tasks: Tasks::default(),
             training: Training::default(),
         }
     }
@@ -111,6 +114,8 @@ impl Machine {
             Call::JoinWorld { generation } => self.join_world(worker, member, *generation),
             Call::Commit { shard, token, part } => self.commit(worker, shard, *token, part),
             Call::Fail { shard, token, reason, permanent } => self.fail(worker, shard, *token, reason, *permanent),
+            Call::CommitTask { task, token, result } => self.commit_task(worker, *task, *token, result),
+            Call::FailTask { task, token, reason } => self.fail_task(worker, *task, *token, reason),
             Call::ReportSteps { token, losses } => self.report_steps(worker, *token, losses),
             Call::CommitCheckpoint { token, checkpoint, last } => {
                 self.commit_checkpoint(worker, *token, checkpoint, *last)
@@ -143,6 +148,7 @@ impl Machine {
         records.extend(lost.iter().map(|worker| Record::WorkerLost { worker: *worker }));
         records.extend(self.overdue(now_ms, &lost));
         records.extend(self.denials(&records));
+        records.extend(self.take_task_from(&lost, true));
         records.extend(self.part_with(&lost, Loss::Blamed, "a rank fell silent"));
         Decision::noted(records)
     }

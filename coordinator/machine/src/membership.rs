@@ -75,6 +75,7 @@ impl Machine {
         if !planted(Mutation::KeepLeasesOfTheDraining) {
             records.extend(self.end_attempts_of(&gone, &Ending::Returned));
         }
+        records.extend(self.take_task_from(&gone, false));
         records.extend(self.part_with(&gone, Loss::Graceful, "a rank went away"));
         Decision::noted(records)
     }

@@ -42,6 +42,12 @@ pub enum Mutation {
     NeverDeny,
     /// A worker gets work that its device has no memory for.
     LeaseToTheSmall,
+    /// A result of a task is taken whichever attempt it is of.
+    SkipTaskTokens,
+    /// Another result of a task that is done is said to be accepted.
+    AcceptASecondResult,
+    /// Who is gone keeps its task.
+    KeepTasksOfTheGone,
 }
 
 #[cfg(feature = "mutations")]
@@ -56,7 +62,7 @@ mod active {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Mutation; 19] = [
+        pub const ALL: [Mutation; 22] = [
             Mutation::SkipEpochCheck,
             Mutation::SkipIncarnationCheck,
             Mutation::AnswerBeforeAppend,
@@ -76,6 +82,9 @@ mod active {
             Mutation::KeepTheDenied,
             Mutation::NeverDeny,
             Mutation::LeaseToTheSmall,
+            Mutation::SkipTaskTokens,
+            Mutation::AcceptASecondResult,
+            Mutation::KeepTasksOfTheGone,
         ];
     }
 

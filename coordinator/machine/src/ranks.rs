@@ -49,7 +49,7 @@ impl Machine {
                 records.push(Record::WorldFormed { generation, incarnation: self.incarnation, ranks });
                 Ok(Decision { records, after_durable: Ok(Answer::Seat(seat)) })
             }
-            World::Absent => Err(Refusal::StaleWorld { given: generation }),
+            World::Absent | World::Over(_) => Err(Refusal::StaleWorld { given: generation }),
         }
     }
 
@@ -114,7 +114,7 @@ impl Machine {
         if last {
             records.push(match self.config.stage_after(self.training.stage) {
                 Some(next) => self.begun(next),
-                None => Record::RunFinished,
+                None => self.next_task(None),
             });
         }
         Ok(Decision { records, after_durable: Ok(Answer::Accepted) })

@@ -10,6 +10,7 @@ use crate::ids::{Epoch, Generation, Incarnation, Place, SecretDigest, ShardId, W
 use crate::members::Warmth;
 use crate::part::PartSummary;
 use crate::shards::ShardPlan;
+use crate::tasks::{Task, TaskResult};
 use crate::training::StepLosses;
 
 /// One fact. Times are milliseconds of the coordinator's clock.
@@ -153,6 +154,54 @@ pub enum Record {
     Stage2Started {
         /// Its first generation.
         generation: Generation,
+    },
+    /// All stages are done: this is to be done with what they made.
+    TaskStarted {
+        /// The task.
+        task: Task,
+    },
+    /// An attempt at a task began. It lasts as long as its worker's membership.
+    TaskGranted {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        epoch: Epoch,
+        /// Who granted it.
+        incarnation: Incarnation,
+        /// Who makes it.
+        worker: WorkerId,
+    },
+    /// An attempt at a task ended because its worker is going away. It doesn't count.
+    TaskReturned {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        epoch: Epoch,
+    },
+    /// An attempt at a task ended because its worker was lost.
+    TaskExpired {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        epoch: Epoch,
+    },
+    /// An attempt at a task ended without a result.
+    TaskFailed {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        epoch: Epoch,
+        /// Why, in the worker's words.
+        reason: String,
+    },
+    /// A task's result was accepted.
+    TaskDone {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        epoch: Epoch,
+        /// What came of it.
+        result: TaskResult,
     },
     /// A worker waits in the forming world.
     WorldJoined {

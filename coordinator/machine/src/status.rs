@@ -6,6 +6,7 @@ use crate::machine::Machine;
 use crate::members::{Member, MemberState};
 use crate::run::{End, Phase, Stage};
 use crate::shards::{SecondAttempts, ShardState, Totals};
+use crate::tasks::{Task, TaskResult};
 use crate::training::{Checkpoint, DoneStage, StepLosses, World};
 
 /// Members that are lost are listed up to this number, and quarantined shards too: they are counted anyway.
@@ -14,7 +15,7 @@ const LISTED_AT_MOST: usize = 256;
 /// A run at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
-    /// `planning`, `capfilt`, `stage1`, `stage2`, `done`, `failed`, `cancelled`.
+    /// `planning`, `capfilt`, `stage1`, `stage2`, `evaluate`, `export`, `done`, `failed`, `cancelled`.
     pub phase: &'static str,
     /// Why an operator paused it, if so.
     pub paused: Option<String>,
@@ -36,6 +37,8 @@ pub struct Status {
     pub second_live: u64,
     /// Second attempts so far.
     pub second: SecondAttempts,
+    /// What is to be done with what was trained, in order.
+    pub tasks: Vec<TaskStatus>,
     /// Places that get no work.
     pub denied: Vec<DeniedPlace>,
     /// The recipe's stages of training, in order.
@@ -90,6 +93,15 @@ pub struct WorkerStatus {
     pub silent_ms: u64,
 }
 
+/// A task at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskStatus {
+    /// Which.
+    pub task: Task,
+    /// What came of it; `None`: it isn't done.
+    pub result: Option<TaskResult>,
+}
+
 /// A place that gets no work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeniedPlace {
@@ -139,8 +151,9 @@ impl Machine {
             attempts_live: self.shards.holdings.len() as u64,
             second_live: self.shards.second_attempts_live(),
             second: self.shards.second,
+            tasks: self.task_list(),
             denied: self.denied_list(),
-            stage: matches!(self.run.phase, Phase::Training(_)).then_some(self.training.stage),
+            stage: matches!(self.run.phase, Phase::Training(_) | Phase::Task(_)).then_some(self.training.stage),
             stages: self.config.stages().map(|(stage, config)| self.stage_status(stage, config.steps)).collect(),
             workers: self.worker_list(),
             workers_needed: self.workers_needed(),
@@ -194,6 +207,15 @@ impl Machine {
         }
     }
 
+    fn task_list(&self) -> Vec<TaskStatus> {
+        let wanted = [(Task::Evaluate, self.config.evaluate), (Task::Export, self.config.export)];
+        let show = |(task, _): &(Task, bool)| {
+            let result = self.tasks.done.iter().find(|done| done.task == *task).map(|done| done.result.clone());
+            TaskStatus { task: *task, result }
+        };
+        wanted.iter().filter(|(_, is_wanted)| *is_wanted).map(show).collect()
+    }
+
     fn denied_list(&self) -> Vec<DeniedPlace> {
         let show = |(place, reason): (&Place, &String)| DeniedPlace { place: place.clone(), reason: reason.clone() };
         self.denylist.denied.iter().map(show).collect()
@@ -210,6 +232,11 @@ impl Machine {
             && joined.contains(&worker)
         {
             return "waiting for the training world".into();
+        }
+        if let (Phase::Task(task), Some(held)) = (self.run.phase, &self.tasks.attempt)
+            && held.worker == worker
+        {
+            return task.name().into();
         }
         self.shards.held_by(worker).map_or(String::new(), |(shard, attempt)| {
             let second = if attempt.is_second { ", second attempt" } else { "" };

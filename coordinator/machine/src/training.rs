@@ -57,6 +57,8 @@ pub struct Checkpoint {
 /// The gang of ranks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum World {
+    /// All is trained: this generation was the last.
+    Over(Generation),
     /// There is nothing to train (yet).
     #[default]
     Absent,
@@ -71,6 +73,7 @@ impl World {
     pub fn generation(&self) -> Option<Generation> {
         match self {
             World::Absent => None,
+            World::Over(generation) => Some(*generation),
             World::Forming { generation, .. } => Some(*generation),
             World::Running { token, .. } => Some(token.generation),
         }
@@ -166,7 +169,7 @@ impl Training {
     /// The records that take `gone` out of the world; more than `limit` fruitless generations in a row fail the run.
     pub fn part_with(&self, gone: &BTreeSet<WorkerId>, loss: Loss, reason: &str, limit: u32) -> Vec<Record> {
         match &self.world {
-            World::Absent => Vec::new(),
+            World::Absent | World::Over(_) => Vec::new(),
             World::Forming { generation, joined } => {
                 let left = joined.intersection(gone);
                 left.map(|worker| Record::WorldLeft { generation: *generation, worker: *worker }).collect()
@@ -208,6 +211,16 @@ impl Training {
         let losses = before.losses;
         let ended = end.map(|(checkpoint, token)| DoneStage { stage: before.stage, checkpoint, token, losses });
         self.done.extend(ended);
+    }
+
+    /// All stages are done.
+    pub fn absorb_end(&mut self) {
+        if let Some(generation) = self.world.generation() {
+            self.world = World::Over(generation);
+        }
+        let end = self.checkpoint.take().zip(self.checkpoint_token.take());
+        let (stage, losses) = (self.stage, self.losses);
+        self.done.extend(end.map(|(checkpoint, token)| DoneStage { stage, checkpoint, token, losses }));
     }
 
     pub fn absorb_formed(&mut self, generation: Generation, incarnation: Incarnation, ranks: &[WorkerId]) {

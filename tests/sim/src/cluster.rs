@@ -119,11 +119,18 @@ pub fn run(options: Options) -> Report {
     let stage2 = dice.per_mille(400).then_some(second);
     let memory = MemoryNeeds { capfilt_bytes: MEMORY_BYTES, stage1_bytes: MEMORY_BYTES, stage2_bytes: MEMORY_BYTES };
     let worker_failures = WORKER_FAILURES;
-    let config = Config { worker_failures, memory, stage1: Some(stage1), stage2, ..Config::new(LEASE_MS, 5) };
+    let (evaluate, export) = (dice.per_mille(600), dice.per_mille(600));
+    let config =
+        Config { evaluate, export, worker_failures, memory, stage1: Some(stage1), stage2, ..Config::new(LEASE_MS, 5) };
     let ranks = [stage1.ranks as usize, stage2.map_or(0, |stage| stage.ranks as usize)];
     let workers = Traits::draw(&mut dice, workers).into_iter().map(Worker::new).collect();
-    let terms =
-        Terms { lease_ms: LEASE_MS, ranks, worker_failures: WORKER_FAILURES as usize, memory_bytes: MEMORY_BYTES };
+    let terms = Terms {
+        lease_ms: LEASE_MS,
+        ranks,
+        worker_failures: WORKER_FAILURES as usize,
+        memory_bytes: MEMORY_BYTES,
+        tasks: [evaluate, export],
+    };
     let mut cluster = Cluster {
         now_ms: 0,
         dice,

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use quern_machine::{
     Answer, Call, Caller, Checkpoint, Generation, Losses, PartSummary, Rank, Refusal, Registration, Seat, SecretDigest,
-    ShardId, ShardPlan, ShardProgress, ShardToken, Stage, StepLosses, Warmth, Work, WorldToken,
+    ShardId, ShardPlan, ShardProgress, ShardToken, Stage, StepLosses, Task as RunTask, TaskResult, Warmth, Work,
+    WorldToken,
 };
 use quern_sim_checker::{PartFile, Told};
 
@@ -52,6 +53,8 @@ enum Task {
     Shard(ShardPlan, ShardToken),
     Joining(Generation),
     World(Place),
+    /// Something is done with what was trained.
+    After(RunTask, ShardToken),
 }
 
 /// A place in a running world.
@@ -364,6 +367,11 @@ impl Cluster {
                 self.workers[worker].task = Task::Shard(plan, token);
                 self.wake(worker, if is_slow { work_ms * 100 } else { work_ms });
             }
+            Work::Task { task, token, .. } => {
+                let work_ms = self.dice.between(100, 2_500);
+                self.workers[worker].task = Task::After(task, token);
+                self.wake(worker, work_ms);
+            }
             Work::World(generation) => {
                 self.workers[worker].task = Task::Joining(generation);
                 self.call(worker, Call::JoinWorld { generation });
@@ -385,7 +393,30 @@ impl Cluster {
             Task::Shard(..) if it.stop || it.leave => self.ask_for_work(worker),
             Task::Shard(plan, token) => self.hand_in(worker, &plan, token),
             Task::World(place) => self.train(worker, place),
+            Task::After(..) if it.stop || it.leave => self.ask_for_work(worker),
+            Task::After(task, token) => self.finish_task(worker, task, token),
         }
+    }
+
+    /// Offers a task's result, or says why there is none; now and then an offer that must not be taken comes before.
+    fn finish_task(&mut self, worker: usize, task: RunTask, token: ShardToken) {
+        if self.dice.per_mille(100) {
+            return self.call(worker, Call::FailTask { task, token, reason: "no memory".into() });
+        }
+        let digest = format!("e{}w{worker}", token.epoch);
+        let result = TaskResult { path: format!("{}/{digest}", task.name()), digest, summary: "as expected".into() };
+        if let Some(mut caller) = self.workers[worker].caller.clone().filter(|_| self.dice.per_mille(300)) {
+            self.fault("forged result");
+            let (mut token, mut result) = (token, result.clone());
+            match self.dice.between(0, 3) {
+                0 => token.incarnation.0 += 1,
+                1 => token.epoch.0 = token.epoch.0.saturating_sub(1),
+                2 => caller.secret = SecretDigest("a guess".into()),
+                _ => result.digest.push('x'),
+            }
+            self.stray(worker, caller, Call::CommitTask { task, token, result });
+        }
+        self.call(worker, Call::CommitTask { task, token, result });
     }
 
     /// Uploads a part and offers it, or says why there is none. Now and then an offer under a false token, or by

@@ -37,7 +37,7 @@ impl Before {
     pub fn of(ledger: &Ledger) -> Self {
         let worlds = ledger.world.iter().map(|world| world.token.generation).collect();
         Before {
-            live: ledger.live.clone(),
+            live: ledger.live.iter().copied().chain(ledger.tasks.live).collect(),
             worlds,
             checkpoints: vec![last_path(ledger)],
             denied: ledger.denials.denied.clone(),
@@ -47,7 +47,7 @@ impl Before {
 
     pub fn add(&mut self, record: &Record) {
         match record {
-            Record::LeaseGranted { epoch, .. } => {
+            Record::LeaseGranted { epoch, .. } | Record::TaskGranted { epoch, .. } => {
                 self.live.insert(*epoch);
             }
             Record::WorldFormed { generation, .. } => {
@@ -132,6 +132,17 @@ impl Checker {
                 let live = self.ledger.live.contains(&token.epoch);
                 ensure(!live, || format!("attempt {} at {shard} is still live", token.epoch))
             }
+            (Call::CommitTask { task, token, result }, Answer::Accepted) => {
+                let done = self.ledger.tasks.done.get(task);
+                ensure(done == Some(&(*token, result.clone())), || format!("accepted, but {done:?} is in the journal"))
+            }
+            (Call::CommitTask { task, .. }, Answer::Superseded { .. }) => {
+                ensure(self.ledger.tasks.done.contains_key(task), || format!("superseded, but {task:?} is not done"))
+            }
+            (Call::FailTask { token, .. }, Answer::Noted) => {
+                let over = self.ledger.tasks.live != Some(token.epoch);
+                ensure(over, || format!("attempt {} at a task is still live", token.epoch))
+            }
             (Call::Drain { .. }, Answer::Noted) => {
                 let state = self.ledger.members.get(&worker);
                 ensure(state.is_some_and(|state| *state != Member::Alive), || "it is not draining".into())
@@ -166,6 +177,15 @@ impl Checker {
                 ensure(self.before.live.contains(&token.epoch), || format!("attempt {} is not live", token.epoch))?;
                 ensure(self.ledger.plans.get(&plan.shard) == Some(plan), || format!("{plan:?} is not the plan"))?;
                 self.was_granted(worker, &plan.shard, *token)
+            }
+            Work::Task { task, token, checkpoint, .. } => {
+                ensure(self.before.live.contains(&token.epoch), || format!("attempt {} is not live", token.epoch))?;
+                let grant = self.ledger.tasks.grant(token.epoch);
+                let same =
+                    grant.is_some_and(|grant| (grant.task, grant.token, grant.worker) == (*task, *token, worker));
+                ensure(same, || format!("{token:?} to {} was not granted to it", task.name()))?;
+                let last = self.ledger.checkpoints.last().map(|(_, _, path, _)| path);
+                ensure(last == Some(&checkpoint.path), || format!("{checkpoint:?} is not the last one, {last:?}"))
             }
             Work::Finished(finished) if finished.succeeded => {
                 ensure(self.ledger.done, || "finished, but not in the journal".into())

@@ -7,6 +7,7 @@ use quern_machine::{
 };
 
 use crate::denials::Denials;
+use crate::tasks::{TaskGrant, Tasks};
 use crate::{Terms, Verdict, ensure};
 
 /// Where a worker stands.
@@ -55,6 +56,7 @@ pub struct Ledger {
     pub(crate) places: BTreeMap<WorkerId, Place>,
     memory_bytes: BTreeMap<WorkerId, u64>,
     pub(crate) denials: Denials,
+    pub(crate) tasks: Tasks,
     grants: BTreeMap<Epoch, Grant>,
     pub(crate) live: BTreeSet<Epoch>,
     pub(crate) settled: BTreeMap<ShardId, Settled>,
@@ -161,6 +163,29 @@ impl Ledger {
             }
             Record::Stage1Started { generation } => self.begin(0, *generation)?,
             Record::Stage2Started { generation } => self.begin(1, *generation)?,
+            Record::TaskStarted { task } => {
+                let trained = self.safe_step > 0 && self.stage + 1 >= terms.ranks.iter().filter(|n| **n > 0).count();
+                ensure(trained, || format!("{} comes before all is trained", task.name()))?;
+                self.tasks.started(*task, terms.tasks)?;
+                self.world = None;
+            }
+            Record::TaskGranted { task, epoch, incarnation, worker } => {
+                self.may_begin(*worker, terms)?;
+                ensure(*epoch > self.last_epoch(), || format!("epoch {epoch} comes after {}", self.last_epoch()))?;
+                ensure(*incarnation == self.incarnation, || "a task of another incarnation".into())?;
+                let token = ShardToken { incarnation: *incarnation, epoch: *epoch };
+                self.tasks.granted(TaskGrant { task: *task, token, worker: *worker })?;
+            }
+            Record::TaskReturned { task, epoch }
+            | Record::TaskExpired { task, epoch }
+            | Record::TaskFailed { task, epoch, .. } => {
+                self.tasks.ended(*task, *epoch)?;
+                self.mark("task tried again");
+            }
+            Record::TaskDone { task, epoch, result } => {
+                self.tasks.finished(*task, *epoch, result)?;
+                self.mark("task done");
+            }
             Record::WorldJoined { generation, worker } => {
                 self.is_forming(*generation)?;
                 self.may_begin(*worker, terms)?;
@@ -194,6 +219,7 @@ impl Ledger {
                 self.checkpoints.push((*generation, *step, path.clone(), digest.clone()));
             }
             Record::RunFinished => {
+                ensure(self.tasks.are_done(terms.tasks), || "the run finishes before its tasks are done".into())?;
                 ensure(self.manifest && !self.done, || "the run finishes too early, or twice".into())?;
                 self.done = true;
             }
@@ -221,6 +247,11 @@ impl Ledger {
     /// When somebody who is gone still holds something.
     pub(crate) fn at_rest(&self) -> Verdict {
         self.denials.at_rest()?;
+        let holder = self.tasks.holder();
+        let state = holder.map(|worker| self.members.get(&worker));
+        ensure(state.is_none_or(|state| state == Some(&Member::Alive)), || {
+            format!("{holder:?} is {state:?} and holds a task")
+        })?;
         for epoch in &self.live {
             let grant = &self.grants[epoch];
             let state = self.members.get(&grant.worker);
@@ -247,7 +278,7 @@ impl Ledger {
 
     fn granted(&mut self, grant: Grant, terms: &Terms) -> Verdict {
         let epoch = grant.token.epoch;
-        let last = self.grants.last_key_value().map_or(Epoch(0), |(last, _)| *last);
+        let last = self.last_epoch();
         self.may_begin(grant.worker, terms)?;
         let live = || self.live.iter().map(|epoch| &self.grants[epoch]);
         let beside = live().filter(|other| other.shard == grant.shard).count();
@@ -282,6 +313,11 @@ impl Ledger {
         alive.filter(|worker| !self.sent_away.contains(worker)).map(|worker| self.places[worker].clone()).collect()
     }
 
+    fn last_epoch(&self) -> Epoch {
+        let last = self.grants.last_key_value().map_or(Epoch(0), |(last, _)| *last);
+        last.max(self.tasks.last_epoch())
+    }
+
     fn is_live(&self, shard: &ShardId, epoch: Epoch) -> Verdict {
         let live = self.live.contains(&epoch) && self.grants[&epoch].shard == *shard;
         ensure(live, || format!("attempt {epoch} at {shard} is not live"))
@@ -312,7 +348,8 @@ impl Ledger {
     }
 
     fn is_forming(&self, generation: Generation) -> Verdict {
-        let forming = self.world.is_none() && generation == self.generation;
+        let training = self.world.is_none() && self.tasks.current.is_none();
+        let forming = training && generation == self.generation;
         ensure(forming, || format!("generation {generation} is not forming"))
     }
 

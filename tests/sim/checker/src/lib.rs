@@ -13,6 +13,7 @@ mod answers;
 mod denials;
 mod journal;
 mod output;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,6 +34,8 @@ pub struct Terms {
     pub worker_failures: usize,
     /// Device memory that every phase asks for.
     pub memory_bytes: u64,
+    /// Whether what was trained is evaluated, and exported.
+    pub tasks: [bool; 2],
 }
 
 /// A promise that was broken, in one sentence.
@@ -52,6 +55,7 @@ pub struct Checker {
     registrations: BTreeMap<String, SecretDigest>,
     offers: BTreeMap<ShardId, Vec<(Caller, Call)>>,
     checkpoints: Vec<(Caller, Call)>,
+    results: Vec<(Caller, Call)>,
     secrets: BTreeMap<WorkerId, SecretDigest>,
     /// When each member was last heard, as far as it was told.
     heard_ms: BTreeMap<WorkerId, u64>,
@@ -71,6 +75,7 @@ impl Checker {
             registrations: BTreeMap::new(),
             offers: BTreeMap::new(),
             checkpoints: Vec::new(),
+            results: Vec::new(),
             secrets: BTreeMap::new(),
             heard_ms: BTreeMap::new(),
             last_step_generation: 0,
@@ -90,6 +95,7 @@ impl Checker {
             Call::Commit { shard, .. } => {
                 self.offers.entry(shard.clone()).or_default().push((caller.clone(), call.clone()));
             }
+            Call::CommitTask { .. } => self.results.push((caller.clone(), call.clone())),
             Call::CommitCheckpoint { .. } => self.checkpoints.push((caller.clone(), call.clone())),
             _ => {}
         }
@@ -181,6 +187,16 @@ impl Checker {
                     self.is_genuine(caller) && caller.worker == grant.worker && *token == grant.token && offered == part
                 });
                 ensure(offered, || format!("{shard} is committed at {:?}, which nobody offered", grant.token))
+            }
+            Record::TaskDone { task, epoch, result } => {
+                let grant =
+                    self.ledger.tasks.grant(*epoch).ok_or_else(|| format!("epoch {epoch} was never granted"))?;
+                let offered = self.results.iter().any(|(caller, call)| {
+                    let Call::CommitTask { task: of, token, result: offered } = call else { return false };
+                    let is_its = self.is_genuine(caller) && caller.worker == grant.worker && *token == grant.token;
+                    is_its && of == task && offered == result
+                });
+                ensure(offered, || format!("{result:?} is accepted, which nobody offered"))
             }
             Record::CheckpointAccepted { generation, step, path, digest, last } => {
                 let world = self.ledger.world.as_ref().ok_or("a checkpoint is accepted without a world")?;
