@@ -29,6 +29,8 @@ impl Bench {
                 // In GiB, as the recipe says it.
                 "capfilt_gib" => config.memory.capfilt_bytes = u64::from(value) << 30,
                 "stage1_gib" => config.memory.stage1_bytes = u64::from(value) << 30,
+                "evaluate" => config.evaluate = value > 0,
+                "export" => config.export = value > 0,
                 "ranks" => config.stage1 = Some(StageConfig { ranks: value, steps: 10 }),
                 "ranks2" => config.stage2 = Some(StageConfig { ranks: value, steps: 5 }),
                 _ => panic!("unknown setting {key}"),
@@ -192,6 +194,13 @@ fn call(words: &[&str]) -> Call {
             let permanent = words[2] == "permanently";
             Call::Fail { shard, token, reason: rest(2 + usize::from(permanent)), permanent }
         }
+        // `commit-task TASK INCARNATION.EPOCH DIGEST`, `fail-task TASK INCARNATION.EPOCH REASON`
+        "commit-task" => {
+            let (path, digest) = (format!("{}.json", words[1]), words[3].into());
+            let result = TaskResult { path, digest, summary: String::new() };
+            Call::CommitTask { task: task(words[1]), token: task_token(words[2]), result }
+        }
+        "fail-task" => Call::FailTask { task: task(words[1]), token: task_token(words[2]), reason: rest(3) },
         "join" => Call::JoinWorld { generation: Generation(number(words[1])) },
         "steps" => {
             let losses = Losses::Stage1 { itc: 3.0, itg: 2.0, itm: 0.5 };
@@ -212,6 +221,15 @@ fn call(words: &[&str]) -> Call {
         "drain" => Call::Drain { reason: rest(1) },
         other => panic!("unknown call {other}"),
     }
+}
+
+fn task(word: &str) -> Task {
+    Task::named(word).expect("evaluate or export")
+}
+
+fn task_token(word: &str) -> ShardToken {
+    let (incarnation, epoch) = pair(word);
+    ShardToken { incarnation: Incarnation(incarnation), epoch: Epoch(epoch) }
 }
 
 /// `7/2/1`: kept, passed, quarantined.
@@ -241,6 +259,10 @@ fn show_status(status: &Status) -> String {
         let reason = if worker.reason.is_empty() { String::new() } else { format!(" ({})", worker.reason) };
         writeln!(shown, "{} {} {}: {doing}{reason}", worker.worker, worker.name, worker.state).unwrap();
     }
+    for TaskStatus { task, result } in &status.tasks {
+        let came = result.as_ref().map_or("not done", |result| &result.path);
+        writeln!(shown, "{}: {came}", task.name()).unwrap();
+    }
     for DeniedPlace { place, reason } in &status.denied {
         writeln!(shown, "denied: {place} ({reason})").unwrap();
     }
@@ -264,6 +286,7 @@ fn show_record(json: &Value) -> String {
             ("planned", "shards", Value::Array(shards)) => {
                 shards.iter().map(|shard| shard["shard"].as_str().expect("a name")).collect::<Vec<_>>().join(",")
             }
+            (_, "result", result) => result["digest"].as_str().expect("a digest").into(),
             (_, "part", part) => part["digest"].as_str().expect("a digest").into(),
             (_, "secret" | "device" | "losses", _) => continue,
             (_, _, Value::String(text)) => format!("{text:?}"),
@@ -278,6 +301,10 @@ fn show_answer(answer: &Answer) -> String {
     match answer {
         Answer::Work(Work::Shard { plan, token }) => {
             format!("shard {}@{}.{}", plan.shard, token.incarnation, token.epoch)
+        }
+        Answer::Work(Work::Task { task, token, stage, checkpoint }) => {
+            let (incarnation, epoch) = (token.incarnation, token.epoch);
+            format!("{} @{incarnation}.{epoch} with {} of {}", task.name(), checkpoint.path, stage.name())
         }
         Answer::Work(work) => format!("{work:?}"),
         Answer::Registered { worker, incarnation } => format!("{worker} of incarnation {incarnation}"),
