@@ -13,6 +13,7 @@ use quern_proto::coordinator_server::Coordinator;
 use quern_proto::{control_request, join_world_reply, lease_reply};
 use tonic::{Request, Response, Status};
 
+use crate::access::validate::valid;
 use crate::errors::CallError;
 use crate::runs::{Run, Runs, Stopping};
 use crate::{VERSION, secrets, status};
@@ -68,7 +69,7 @@ impl Member {
 #[tonic::async_trait]
 impl Coordinator for Service {
     async fn register(&self, request: Request<wire::RegisterRequest>) -> Result<Response<wire::RegisterReply>, Status> {
-        let wire::RegisterRequest { name, device, version, address } = request.into_inner();
+        let wire::RegisterRequest { name, device, version, address } = valid(request)?;
         if version != VERSION {
             return Err(CallError::OtherVersion { worker: version, coordinator: VERSION }.into());
         }
@@ -100,7 +101,7 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::HeartbeatRequest>,
     ) -> Result<Response<wire::HeartbeatReply>, Status> {
-        let wire::HeartbeatRequest { credentials, progress, log } = request.into_inner();
+        let wire::HeartbeatRequest { credentials, progress, log } = valid(request)?;
         let progress = progress.into_iter().map(progress_from_wire).collect::<Result<_, _>>()?;
         let member = self.member(credentials)?;
         let answer = member.call(Call::Heartbeat { progress }).await?;
@@ -117,7 +118,7 @@ impl Coordinator for Service {
     }
 
     async fn lease(&self, request: Request<wire::LeaseRequest>) -> Result<Response<wire::LeaseReply>, Status> {
-        let member = self.member(request.into_inner().credentials)?;
+        let member = self.member(valid(request)?.credentials)?;
         let Answer::Work(work) = member.call(Call::Lease).await? else {
             unreachable!("a request for work is answered with work");
         };
@@ -141,7 +142,7 @@ impl Coordinator for Service {
     }
 
     async fn commit(&self, request: Request<wire::CommitRequest>) -> Result<Response<wire::CommitReply>, Status> {
-        let wire::CommitRequest { credentials, shard, token, part } = request.into_inner();
+        let wire::CommitRequest { credentials, shard, token, part } = valid(request)?;
         let token = token_from_wire(token)?;
         let part = part.ok_or_else(|| CallError::Malformed(format!("the commit of {shard} has no part")))?;
         let call = Call::Commit { shard: ShardId(shard), token, part: part_from_wire(part) };
@@ -150,7 +151,7 @@ impl Coordinator for Service {
     }
 
     async fn fail(&self, request: Request<wire::FailRequest>) -> Result<Response<wire::FailReply>, Status> {
-        let wire::FailRequest { credentials, shard, token, reason, permanent } = request.into_inner();
+        let wire::FailRequest { credentials, shard, token, reason, permanent } = valid(request)?;
         let token = token_from_wire(token)?;
         let member = self.member(credentials)?;
         let failure = format!("{} failed at {shard}: {reason}", member.caller.worker);
@@ -163,7 +164,7 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::JoinWorldRequest>,
     ) -> Result<Response<wire::JoinWorldReply>, Status> {
-        let wire::JoinWorldRequest { credentials, generation } = request.into_inner();
+        let wire::JoinWorldRequest { credentials, generation } = valid(request)?;
         let member = self.member(credentials)?;
         let answer = member.call(Call::JoinWorld { generation: Generation(generation) }).await?;
         let Answer::Seat(seat) = answer else {
@@ -193,7 +194,7 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::ReportStepsRequest>,
     ) -> Result<Response<wire::ReportStepsReply>, Status> {
-        let wire::ReportStepsRequest { credentials, generation, incarnation, steps } = request.into_inner();
+        let wire::ReportStepsRequest { credentials, generation, incarnation, steps } = valid(request)?;
         if let Some(last) = steps.into_iter().max_by_key(|losses| losses.step) {
             let token = world_from_wire(incarnation, generation);
             self.call(credentials, Call::ReportSteps { token, losses: losses_from_wire(last) }).await?;
@@ -206,7 +207,7 @@ impl Coordinator for Service {
         request: Request<wire::CommitCheckpointRequest>,
     ) -> Result<Response<wire::CommitCheckpointReply>, Status> {
         let wire::CommitCheckpointRequest { credentials, generation, incarnation, step, path, digest, last } =
-            request.into_inner();
+            valid(request)?;
         let token = world_from_wire(incarnation, generation);
         let member = self.member(credentials)?;
         let checkpoint = Checkpoint { step, path: path.clone(), digest };
@@ -222,7 +223,7 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::LeaveWorldRequest>,
     ) -> Result<Response<wire::LeaveWorldReply>, Status> {
-        let wire::LeaveWorldRequest { credentials, generation, incarnation, reason } = request.into_inner();
+        let wire::LeaveWorldRequest { credentials, generation, incarnation, reason } = valid(request)?;
         let token = world_from_wire(incarnation, generation);
         let member = self.member(credentials)?;
         let left = format!("{} left generation {generation} of the training world: {reason}", member.caller.worker);
@@ -232,7 +233,7 @@ impl Coordinator for Service {
     }
 
     async fn drain(&self, request: Request<wire::DrainRequest>) -> Result<Response<wire::DrainReply>, Status> {
-        let wire::DrainRequest { credentials, reason } = request.into_inner();
+        let wire::DrainRequest { credentials, reason } = valid(request)?;
         let member = self.member(credentials)?;
         let gone = format!("{} goes away: {reason}", member.caller.worker);
         member.call(Call::Drain { reason }).await?;
@@ -241,7 +242,7 @@ impl Coordinator for Service {
     }
 
     async fn status(&self, request: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {
-        let run = self.runs.named(&request.into_inner().run)?;
+        let run = self.runs.named(&valid(request)?.run)?;
         let status = run.status().clone();
         Ok(Response::new(status))
     }
@@ -249,13 +250,13 @@ impl Coordinator for Service {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::StatusReply, Status>> + Send>>;
 
     async fn watch(&self, request: Request<wire::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let run = self.runs.named(&request.into_inner().run)?;
+        let run = self.runs.named(&valid(request)?.run)?;
         let statuses = status::follow(run.statuses(), self.stopping.clone());
         Ok(Response::new(Box::pin(statuses.map(Ok))))
     }
 
     async fn control(&self, request: Request<wire::ControlRequest>) -> Result<Response<wire::ControlReply>, Status> {
-        let wire::ControlRequest { run, command } = request.into_inner();
+        let wire::ControlRequest { run, command } = valid(request)?;
         let control = control_from_wire(command)?;
         let run = self.runs.named(&run)?;
         let asked = format!("an operator asked: {control}");
@@ -265,11 +266,15 @@ impl Coordinator for Service {
     }
 
     async fn submit(&self, request: Request<wire::SubmitRequest>) -> Result<Response<wire::SubmitReply>, Status> {
-        let (run, known) = self.runs.submit(&request.into_inner().recipe_json).await?;
+        let (run, known) = self.runs.submit(&valid(request)?.recipe_json).await?;
         Ok(Response::new(wire::SubmitReply { run_id: run.id.clone(), known }))
     }
 
-    async fn list_runs(&self, _: Request<wire::ListRunsRequest>) -> Result<Response<wire::ListRunsReply>, Status> {
+    async fn list_runs(
+        &self,
+        request: Request<wire::ListRunsRequest>,
+    ) -> Result<Response<wire::ListRunsReply>, Status> {
+        let wire::ListRunsRequest {} = valid(request)?;
         let runs = self.runs.list().iter().map(|run| run.summary()).collect();
         Ok(Response::new(wire::ListRunsReply { runs }))
     }
@@ -277,7 +282,7 @@ impl Coordinator for Service {
     type LogsStream = Pin<Box<dyn Stream<Item = Result<wire::LogLine, Status>> + Send>>;
 
     async fn logs(&self, request: Request<wire::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        let wire::LogsRequest { run, worker, last, follow } = request.into_inner();
+        let wire::LogsRequest { run, worker, last, follow } = valid(request)?;
         let run = self.runs.named(&run)?;
         let wanted = move |line: &wire::LogLine| worker.is_empty() || line.worker == worker || line.name == worker;
         let until_over = follow.then(|| run.over().boxed());

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use quern_proto::client::ClientOptions;
 use quern_recipes::Recipe;
 
+use crate::access::AccessOptions;
 use crate::commands::watch::end_of;
 use crate::launch::{Launch, default_journal, default_logs, launch, ranks};
 use crate::outcome::{Done, Failure};
@@ -22,6 +24,10 @@ pub struct Arguments {
     /// Where the coordinator listens; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: String,
+    #[command(flatten)]
+    access: AccessOptions,
+    #[command(flatten)]
+    client: ClientOptions,
     /// The journal: with it, the same command goes on where an earlier one stopped [default: OUTPUT.journal.sqlite].
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
@@ -36,10 +42,13 @@ pub async fn run(arguments: Arguments) -> Result<Done, Failure> {
             arguments.workers
         )));
     }
+    arguments.access.admits(&arguments.client)?;
     let ended = launch(Launch {
         workers: arguments.workers.into(),
         device: arguments.device,
         listen: arguments.listen,
+        access: arguments.access.access(),
+        client: arguments.client,
         journal: arguments.journal.unwrap_or_else(|| default_journal(&recipe)),
         logs: default_logs(&recipe),
         recipe,
