@@ -67,7 +67,9 @@ fn workers_show_what_the_recipe_says() {
         printed(&render(&file, &[]))
     };
     let mutual = with("{secret: mine, mutual_tls: true}");
-    for words in ["secretName: mine", "/etc/quern/access/token", "/etc/quern/access/tls.key", " https://quern.quern.svc:7077"] {
+    for words in
+        ["secretName: mine", "/etc/quern/access/token", "/etc/quern/access/tls.key", " https://quern.quern.svc:7077"]
+    {
         assert!(mutual.contains(words), "`{words}` is missing in: {mutual}");
     }
     assert!(!with("{secret: mine}").contains("tls.key"));

@@ -97,7 +97,11 @@ mod tests {
     fn beyond_loopback_someone_must_be_asked_for_something() {
         let [near, also_near, far] = ["127.0.0.1:1", "[::1]:1", "0.0.0.0:1"].map(|text| text.parse().unwrap());
         let files = |client_ca: Option<PathBuf>| TlsFiles { certificate: "c".into(), key: "k".into(), client_ca };
-        let with = |tls: Option<TlsFiles>, tokens: bool| Access { tls, tokens: tokens.then(|| "t".into()), ..Access::default() };
+        let with = |tls: Option<TlsFiles>, tokens: bool| Access {
+            tls,
+            tokens: tokens.then(|| "t".into()),
+            ..Access::default()
+        };
         for near in [near, also_near] {
             assert_eq!(with(None, false).check(near), Ok(()));
         }

@@ -34,10 +34,14 @@ pub enum CallError {
         runs: usize,
     },
     /// This coordinator carries out one recipe.
-    #[error("this coordinator carries out the one recipe that it was started with: start one with --state to hand recipes in")]
+    #[error(
+        "this coordinator carries out the one recipe that it was started with: start one with --state to hand recipes in"
+    )]
     OneRunOnly,
     /// The same run is here, with another output.
-    #[error("this recipe is run {run} already, whose output is {output}: the output doesn't make it another run, a seed does")]
+    #[error(
+        "this recipe is run {run} already, whose output is {output}: the output doesn't make it another run, a seed does"
+    )]
     KnownElsewhere {
         /// The run.
         run: String,

@@ -649,7 +649,11 @@ async fn a_browser_and_prometheus_see_the_run_on_the_same_port() {
     let reading = get(&coordinator, "/api/events", whole);
     let (_, ()) = tokio::join!(reading, async {
         tokio::task::yield_now().await;
-        client(&coordinator).await.control(ControlRequest { command: Some(cancelled()), ..ControlRequest::default() }).await.unwrap();
+        client(&coordinator)
+            .await
+            .control(ControlRequest { command: Some(cancelled()), ..ControlRequest::default() })
+            .await
+            .unwrap();
     });
     assert!(get(&coordinator, "/metrics", whole).await.contains("quern_run_phase{phase=\"cancelled\"} 1"));
     coordinator.shutdown().await;

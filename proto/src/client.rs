@@ -62,9 +62,9 @@ impl ClientOptions {
         }
         match uri.scheme_str() {
             Some("http") => Ok(endpoint),
-            Some("https") => endpoint
-                .tls_config(self.tls()?)
-                .map_err(|error| ClientError::Certificates(innermost(&error))),
+            Some("https") => {
+                endpoint.tls_config(self.tls()?).map_err(|error| ClientError::Certificates(innermost(&error)))
+            }
             _ => Err(ClientError::Address),
         }
     }

@@ -191,7 +191,10 @@ impl Kubernetes {
         let path = models.path.trim_end_matches('/');
         let fit = path.starts_with('/') && !path.contains(':') && path != "/tmp" && path != ACCESS_PATH;
         require(fit, key("models.path"), || {
-            format!("is `{}`, but must be an absolute path without `:`, and not /tmp, where workers write, or {ACCESS_PATH}", models.path)
+            format!(
+                "is `{}`, but must be an absolute path without `:`, and not /tmp, where workers write, or {ACCESS_PATH}",
+                models.path
+            )
         })
     }
 }

@@ -7,9 +7,23 @@ const HIDDEN: &str = "***";
 
 /// Parameters of a URL's query whose value lets whoever has it in, in lower case.
 const SECRET_PARAMETERS: [&str; 17] = [
-    "sig", "signature", "x-amz-signature", "x-amz-credential", "x-amz-security-token", "x-goog-signature",
-    "x-goog-credential", "awsaccesskeyid", "access_token", "token", "key", "api_key", "apikey", "secret", "password",
-    "access_key", "secret_access_key",
+    "sig",
+    "signature",
+    "x-amz-signature",
+    "x-amz-credential",
+    "x-amz-security-token",
+    "x-goog-signature",
+    "x-goog-credential",
+    "awsaccesskeyid",
+    "access_token",
+    "token",
+    "key",
+    "api_key",
+    "apikey",
+    "secret",
+    "password",
+    "access_key",
+    "secret_access_key",
 ];
 
 /// The text without the secrets of the URLs in it: users with passwords, signatures, keys. Whoever shows a text that may
@@ -20,7 +34,8 @@ pub fn redacted(text: &str) -> String {
     while let Some(position) = rest.find("://") {
         let (before, after) = rest.split_at(position + 3);
         let scheme = before[..position].rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>')).unwrap_or(after.len());
+        let end =
+            after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>')).unwrap_or(after.len());
         let (url, following) = after.split_at(end);
         shown.push_str(before);
         shown.push_str(&without_secrets(scheme, url));

@@ -66,11 +66,7 @@ impl Connection {
     }
 
     /// Makes a call, again and again while the coordinator is away: every call of the protocol may be repeated.
-    pub async fn call<R, F>(
-        &self,
-        name: &'static str,
-        attempt: impl Fn(Client) -> F,
-    ) -> Result<R, CallError>
+    pub async fn call<R, F>(&self, name: &'static str, attempt: impl Fn(Client) -> F) -> Result<R, CallError>
     where
         F: Future<Output = Result<tonic::Response<R>, Status>>,
     {
@@ -82,7 +78,9 @@ impl Connection {
                 Err(status) => status,
             };
             match status.code() {
-                Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Unknown if start.elapsed() < PATIENCE => {
+                Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Unknown
+                    if start.elapsed() < PATIENCE =>
+                {
                     if pause == FIRST_PAUSE {
                         let (url, seconds) = (&self.url, PATIENCE.as_secs());
                         tracing::warn!("no coordinator answers at {url}; trying for {seconds} s");

@@ -50,8 +50,7 @@ impl Counts {
             }
         };
         add("quern_connections", "gauge", "Connections that are open.", &[("", &self.open)]);
-        let refused =
-            [("{reason=\"crowded\"}", &self.crowded_out), ("{reason=\"handshake\"}", &self.bad_handshakes)];
+        let refused = [("{reason=\"crowded\"}", &self.crowded_out), ("{reason=\"handshake\"}", &self.bad_handshakes)];
         add("quern_connections_refused_total", "counter", "Connections that were closed at once, by reason.", &refused);
         let refused = [
             ("{reason=\"unknown\"}", &self.unknown),

@@ -60,9 +60,7 @@ impl Turned {
     fn codes(&self) -> (Code, StatusCode) {
         match self {
             Turned::NoToken | Turned::UnknownToken => (Code::Unauthenticated, StatusCode::UNAUTHORIZED),
-            Turned::TooManyFailures | Turned::TooManyCalls => {
-                (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS)
-            }
+            Turned::TooManyFailures | Turned::TooManyCalls => (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS),
             Turned::Role { .. } => (Code::PermissionDenied, StatusCode::FORBIDDEN),
             Turned::TooSlow => (Code::DeadlineExceeded, StatusCode::REQUEST_TIMEOUT),
         }
@@ -90,7 +88,12 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// One that asks for tokens, if there are any.
-    pub fn new(tokens: Option<Rotating<tokens::Tokens>>, is_encrypted: bool, limits: Limits, counts: Arc<Counts>) -> Self {
+    pub fn new(
+        tokens: Option<Rotating<tokens::Tokens>>,
+        is_encrypted: bool,
+        limits: Limits,
+        counts: Arc<Counts>,
+    ) -> Self {
         Guard { tokens, failures: Mutex::default(), sessions: Sessions::default(), is_encrypted, limits, counts }
     }
 
@@ -162,7 +165,8 @@ impl Guard {
 
 /// Lets a request in, or answers why not.
 pub(crate) async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    let is_grpc = (request.headers().get(CONTENT_TYPE)).is_some_and(|sort| sort.as_bytes().starts_with(b"application/grpc"));
+    let is_grpc =
+        (request.headers().get(CONTENT_TYPE)).is_some_and(|sort| sort.as_bytes().starts_with(b"application/grpc"));
     let visitor = request.extensions().get::<Arc<Visitor>>().cloned();
     let path = request.uri().path();
     let turned = match guard.judge(path, request.headers(), visitor.as_deref()) {

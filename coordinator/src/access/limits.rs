@@ -44,7 +44,7 @@ impl Default for Limits {
             silence: Duration::from_secs(20),
             message_bytes: 4 << 20,
             header_bytes: 16 << 10,
-            calls: Rate { burst: 5_000, per_second: 1_000 },
+            calls: Rate { burst: 20_000, per_second: 5_000 },
             failures: Rate { burst: 20, per_second: 1 },
         }
     }

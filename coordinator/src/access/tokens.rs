@@ -23,8 +23,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    const ALL: [(Role, &str); 3] =
-        [(Role::Viewer, "viewer"), (Role::Operator, "operator"), (Role::Worker, "worker")];
+    const ALL: [(Role, &str); 3] = [(Role::Viewer, "viewer"), (Role::Operator, "operator"), (Role::Worker, "worker")];
 
     /// Its name in the file.
     pub fn name(self) -> &'static str {
@@ -77,7 +76,7 @@ impl Tokens {
     pub fn roles(&self, token: &TokenDigest) -> Option<Roles> {
         let mut bits = 0_u8;
         for (known, roles) in &self.0 {
-            let equal: Choice = known.ct_eq(token);
+            let equal: Choice = known.as_slice().ct_eq(token.as_slice());
             bits |= u8::conditional_select(&0, roles, equal);
         }
         (bits != 0).then_some(Roles(bits))

@@ -66,7 +66,13 @@ fn reason(field: &str, text: &str) -> Checked {
 }
 
 /// What `fits` one by one, from `least` to `most` of them.
-fn of(field: &str, text: &str, sizes: std::ops::RangeInclusive<usize>, fits: fn(u8) -> bool, expected: &str) -> Checked {
+fn of(
+    field: &str,
+    text: &str,
+    sizes: std::ops::RangeInclusive<usize>,
+    fits: fn(u8) -> bool,
+    expected: &str,
+) -> Checked {
     require(sizes.contains(&text.len()) && text.bytes().all(fits), field, expected)
 }
 
@@ -79,12 +85,19 @@ fn shard(field: &str, text: &str) -> Checked {
 }
 
 fn digest(field: &str, text: &str) -> Checked {
-    of(field, text, 1..=128, |byte| byte.is_ascii_alphanumeric(), "is no digest: up to 128 letters and digits are expected")
+    of(
+        field,
+        text,
+        1..=128,
+        |byte| byte.is_ascii_alphanumeric(),
+        "is no digest: up to 128 letters and digits are expected",
+    )
 }
 
 /// A path below the output's root that can't lead out of it.
 fn path(field: &str, text: &str) -> Checked {
-    let plain = text.split('/').all(|step| !step.is_empty() && step != "." && step != ".." && step.bytes().all(is_plain));
+    let plain =
+        text.split('/').all(|step| !step.is_empty() && step != "." && step != ".." && step.bytes().all(is_plain));
     require(text.len() <= PATH && plain, field, "is no path below the output: names with `/` between them are expected")
 }
 
@@ -115,10 +128,11 @@ fn part_file(field: &str, text: &str, folder: &str, shard: &str, digests: &str) 
         return Ok(());
     }
     path(field, text)?;
-    let rest = text.strip_prefix(folder).and_then(|rest| rest.strip_prefix(shard)).and_then(|rest| rest.strip_prefix('-'));
-    let is_one = rest.and_then(|rest| rest.strip_suffix(".parquet")).is_some_and(|digest| {
-        !digest.is_empty() && digest.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    });
+    let rest =
+        text.strip_prefix(folder).and_then(|rest| rest.strip_prefix(shard)).and_then(|rest| rest.strip_prefix('-'));
+    let is_one = rest
+        .and_then(|rest| rest.strip_suffix(".parquet"))
+        .is_some_and(|digest| !digest.is_empty() && digest.bytes().all(|byte| byte.is_ascii_alphanumeric()));
     require(is_one, field, digests)
 }
 

@@ -16,7 +16,7 @@ pub struct Authority {
 
 impl Authority {
     pub fn new(folder: &Path, name: &'static str) -> Self {
-        let mut params = CertificateParams::new([]).unwrap();
+        let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();

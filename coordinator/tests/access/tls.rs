@@ -21,9 +21,12 @@ async fn only_certificates_that_the_right_authority_vouches_for_are_let_in() {
     let foreign = ours.client(Some(others.vouch("foreign")));
     let expired = ours.client(Some(ours.vouch_until_long_ago("expired")));
     let disbelieving = others.client(Some(ours.vouch("disbelieving")));
-    for (who, options) in
-        [("no certificate", ours.client(None)), ("wrong authority", foreign), ("expired", expired), ("wrong server", disbelieving)]
-    {
+    for (who, options) in [
+        ("no certificate", ours.client(None)),
+        ("wrong authority", foreign),
+        ("expired", expired),
+        ("wrong server", disbelieving),
+    ] {
         assert_eq!(code(status(&mut client(&coordinator, &options)).await), Code::Unavailable, "{who}");
     }
     let plain = ClientOptions::default();

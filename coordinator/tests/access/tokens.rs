@@ -49,10 +49,10 @@ async fn tokens_are_replaced_without_a_restart_on_both_sides() {
     let site = Site::new();
     let coordinator = site.serve(Access { tokens: Some(site.tokens()), ..Access::default() }).await;
     let mut old = client(&coordinator, &site.showing(VIEWER));
-    let mut following = client(&coordinator, &ClientOptions {
-        token_file: Some(site.write("token", VIEWER)),
-        ..ClientOptions::default()
-    });
+    let mut following = client(
+        &coordinator,
+        &ClientOptions { token_file: Some(site.write("token", VIEWER)), ..ClientOptions::default() },
+    );
     status(&mut old).await.unwrap();
     status(&mut following).await.unwrap();
     site.write("tokens", "viewer another-secret-token\n");
@@ -135,7 +135,8 @@ async fn the_page_asks_for_a_token_and_a_cookie_stands_for_it() {
     site.write("tokens", &format!("operator {OPERATOR}\n"));
     assert!(http(&coordinator, &looking).await.starts_with("HTTP/1.1 401"));
     let metrics = http(&coordinator, &format!("GET /metrics HTTP/1.1\nAuthorization: Bearer {OPERATOR}")).await;
-    let counted = metrics.lines().find_map(|line| line.strip_prefix("quern_requests_refused_total{reason=\"unknown\"} "));
+    let counted =
+        metrics.lines().find_map(|line| line.strip_prefix("quern_requests_refused_total{reason=\"unknown\"} "));
     assert!(counted.is_some_and(|number| number.parse::<u64>().unwrap() >= 6), "{metrics}");
     coordinator.shutdown().await;
 }

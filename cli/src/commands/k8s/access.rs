@@ -20,12 +20,7 @@ pub fn volume(access: &WorkerAccess) -> Volume {
 
 /// Where it is.
 pub fn mount() -> VolumeMount {
-    VolumeMount {
-        name: NAME.into(),
-        mount_path: ACCESS_PATH.into(),
-        read_only: Some(true),
-        ..VolumeMount::default()
-    }
+    VolumeMount { name: NAME.into(), mount_path: ACCESS_PATH.into(), read_only: Some(true), ..VolumeMount::default() }
 }
 
 /// What tells the worker so.

@@ -24,12 +24,8 @@ fn registration() -> RegisterRequest {
 }
 
 fn commit(data: &str, quarantine: &str) -> CommitRequest {
-    let part = PartSummary {
-        data: data.into(),
-        quarantine: quarantine.into(),
-        digest: "d0".into(),
-        ..PartSummary::default()
-    };
+    let part =
+        PartSummary { data: data.into(), quarantine: quarantine.into(), digest: "d0".into(), ..PartSummary::default() };
     CommitRequest { shard: SHARD.into(), part: Some(part), ..CommitRequest::default() }
 }
 
@@ -41,7 +37,9 @@ fn what_workers_say_is_let_through() {
     }
     commit(&format!("data/{SHARD}-0a9.parquet"), "").check().unwrap();
     commit("", &format!("quarantine/{SHARD}-0a9.parquet")).check().unwrap();
-    CommitCheckpointRequest { path: "stage1/step-000200".into(), digest: "d".into(), ..Default::default() }.check().unwrap();
+    CommitCheckpointRequest { path: "stage1/step-000200".into(), digest: "d".into(), ..Default::default() }
+        .check()
+        .unwrap();
 }
 
 #[test]
