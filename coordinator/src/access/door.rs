@@ -49,8 +49,7 @@ impl Door {
             let came = tokio::select! {
                 came = self.listener.accept() => came,
                 Some(_) = visits.join_next() => continue,
-                // An error means that the coordinator was dropped: stop too.
-                _ = stopping.wait_for(|stopping| *stopping) => break,
+                () = stopped(&mut stopping) => break,
             };
             let (stream, address) = match came {
                 Ok(came) => came,
@@ -77,6 +76,11 @@ impl Door {
         drop(self.listener);
         while visits.join_next().await.is_some() {}
     }
+}
+
+/// Waits until the server stops, or the coordinator is dropped.
+async fn stopped(stopping: &mut Stopping) {
+    drop(stopping.wait_for(|stopping| *stopping).await);
 }
 
 /// Errors of accept(2) that concern only the connection that would have come.
@@ -123,7 +127,7 @@ impl Visit {
             Some(acceptor) => {
                 let shaken = tokio::select! {
                     shaken = tokio::time::timeout_at(until, acceptor.accept(stream)) => shaken,
-                    _ = self.stopping.wait_for(|stopping| *stopping) => return,
+                    () = stopped(&mut self.stopping) => return,
                 };
                 match shaken {
                     Ok(Ok(stream)) => self.answer(Opening::new(stream, until), router).await,
@@ -161,7 +165,7 @@ impl Visit {
         let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            _ = self.stopping.wait_for(|stopping| *stopping) => {
+            () = stopped(&mut self.stopping) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -200,11 +204,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
                 self.until = None;
             }
         }
-        match &mut self.until {
-            Some(until) if polled.is_pending() && until.as_mut().poll(context).is_ready() => {
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it asked for nothing")))
-            }
-            _ => polled,
+        let Some(until) = self.until.as_mut().filter(|_| polled.is_pending()) else { return polled };
+        match until.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it asked for nothing"))),
+            Poll::Pending => Poll::Pending,
         }
     }
 }
