@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use quern_coordinator::{Access, Limits};
+use quern_coordinator::{Access, Limits, Rate};
 use quern_proto::client::ClientOptions;
 
 use crate::site::{Site, client, http, status};
@@ -59,8 +59,9 @@ impl Drop for Crowd {
 async fn ten_thousand_idle_connections_keep_nobody_from_being_served() {
     raise_open_files();
     let site = Site::new();
-    // Nobody is sent away before all have come.
-    let limits = Limits { opening: Duration::from_secs(600), ..Limits::default() };
+    // Nobody is sent away before all have come, and who is served may ask without end.
+    let calls = Rate { burst: u32::MAX, per_second: u32::MAX };
+    let limits = Limits { opening: Duration::from_secs(600), calls, ..Limits::default() };
     let coordinator = site.serve(Access { limits, ..Access::default() }).await;
     let mut early = client(&coordinator, &ClientOptions::default());
     status(&mut early).await.unwrap();
