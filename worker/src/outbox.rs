@@ -129,7 +129,8 @@ mod tests {
             tracing::info!(target: "hyper", "a library's");
             tracing::warn!("late");
         });
-        let texts = || outbox.waiting().into_iter().map(|line| (line.number, line.level, line.text)).collect::<Vec<_>>();
+        let texts =
+            || outbox.waiting().into_iter().map(|line| (line.number, line.level, line.text)).collect::<Vec<_>>();
         let committed = (1, "info".to_owned(), "committed shard=\"a\" rows=3".to_owned());
         assert_eq!(texts(), [committed, (2, "warn".into(), "late".into())]);
         outbox.told(1);

@@ -72,7 +72,11 @@ mod tests {
         let mut paused = run("b2", "second", "stage1");
         paused.paused = "for the night".into();
         let lines = table(&[run("a1", "a longer name", "capfilt"), paused]);
-        assert!(lines[0].starts_with("RUN  NAME           PHASE           PROGRESS   WORKERS  HANDED IN"), "{}", lines[0]);
+        assert!(
+            lines[0].starts_with("RUN  NAME           PHASE           PROGRESS   WORKERS  HANDED IN"),
+            "{}",
+            lines[0]
+        );
         assert!(lines[1].starts_with("a1   a longer name  capfilt         rows 5/40  2        "), "{}", lines[1]);
         assert!(lines[2].starts_with("b2   second         stage1, paused  step 0/9   2        "), "{}", lines[2]);
     }

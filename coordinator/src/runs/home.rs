@@ -72,13 +72,16 @@ impl Home {
             let text = match fs::read_to_string(&path) {
                 Ok(text) => text,
                 // Something else's folder, or one that was begun when the process died: nobody was told that it was kept.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    continue;
+                }
                 Err(error) => return Err(unreadable(&path)(error)),
             };
             let submission: Submission = serde_json::from_str(&text)
                 .map_err(|error| HomeError::Damaged { path: path.clone(), reason: error.to_string() })?;
             let valid = submission.recipe.validate();
-            valid.map_err(|broken| HomeError::Damaged { path, reason: format!("{}: {}", broken.key, broken.message) })?;
+            valid
+                .map_err(|broken| HomeError::Damaged { path, reason: format!("{}: {}", broken.key, broken.message) })?;
             found.push(submission);
         }
         found.sort_by_cached_key(|submission| (submission.submitted_ms, id_of(&submission.recipe)));
@@ -127,7 +130,8 @@ mod tests {
         // Begun, but never told that it was kept.
         fs::create_dir(folder.path().join("unfinished")).unwrap();
         fs::write(folder.path().join("lost+found"), "").unwrap();
-        let names = |home: &Home| home.submissions().unwrap().into_iter().map(|kept| kept.recipe.name).collect::<Vec<_>>();
+        let names =
+            |home: &Home| home.submissions().unwrap().into_iter().map(|kept| kept.recipe.name).collect::<Vec<_>>();
         assert_eq!(names(&home), ["sooner", "later"]);
         assert_eq!(names(&Home::open(folder.path()).unwrap()), ["sooner", "later"]);
     }

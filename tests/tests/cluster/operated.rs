@@ -2,17 +2,8 @@
 
 use serde_json::Value;
 
-use crate::harness::{free_port, quern, until, worker};
+use crate::harness::{ask, free_port, until, until_answered, worker};
 use crate::stages::{LAST, run, weights};
-
-/// `quern COMMAND … --coordinator`, which must end with `code`; what it printed.
-fn ask(port: u16, command: &[&str], code: i32) -> String {
-    let url = format!("http://127.0.0.1:{port}");
-    let ended = quern(&[command, &["--coordinator", &url]].concat()).output().expect("quern starts");
-    let (out, error) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    assert_eq!(ended.status.code(), Some(code), "{command:?}: {out}{error}");
-    format!("{out}{error}")
-}
 
 fn status(port: u16) -> Value {
     serde_json::from_str(&ask(port, &["status", "-o", "json"], 0)).expect("JSON")
@@ -29,7 +20,7 @@ fn a_paused_run_goes_on_with_other_workers_to_the_same_weights() {
     let (mut leaving, mut staying) = (worker(port, "leaving", &[]), worker(port, "staying", &[]));
     let state = operated.output().join("stage2/step-000010/state.json");
     until("step 10 of stage 2", || state.exists());
-    assert!(ask(port, &["pause", "for the night"], 0).contains("paused (for the night)"));
+    assert!(ask(port, &["pause", "--reason", "for the night"], 0).contains("paused (for the night)"));
     until("the end of what was in hand", || ask(port, &["explain"], 0).contains("nothing is in work"));
     assert_eq!(status(port)["paused"], "for the night");
     assert!(!operated.output().join(LAST).exists(), "the run was over before it was paused");
@@ -57,7 +48,7 @@ fn a_cancelled_run_ends_its_workers_and_stays_cancelled() {
     let mut workers = [worker(port, "one", &[]), worker(port, "two", &[])];
     let state = cancelled.output().join("stage2/step-000010/state.json");
     until("step 10 of stage 2", || state.exists());
-    ask(port, &["cancel", "the recipe was wrong"], 0);
+    ask(port, &["cancel", "--reason", "the recipe was wrong"], 0);
     assert_eq!(coordinator.wait().code(), Some(4), "the coordinator's log:\n{}", coordinator.log());
     for worker in &mut workers {
         assert_eq!(worker.wait().code(), Some(1), "a worker's log:\n{}", worker.log());
@@ -75,9 +66,7 @@ fn a_run_without_workers_is_cancelled_at_once() {
     let cancelled = run();
     let port = free_port();
     let mut coordinator = cancelled.coordinator(port);
-    let url = format!("http://127.0.0.1:{port}");
-    let answers = || quern(&["explain", "--coordinator", &url]).output().expect("quern starts").status.success();
-    until("a coordinator that answers", answers);
-    ask(port, &["cancel", "nobody came"], 0);
+    until_answered(port);
+    ask(port, &["cancel", "--reason", "nobody came"], 0);
     assert_eq!(coordinator.wait().code(), Some(4), "the coordinator's log:\n{}", coordinator.log());
 }
