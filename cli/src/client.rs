@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use quern_proto::coordinator_client::CoordinatorClient;
+use quern_proto::client::{Client, ClientError, ClientOptions};
 use quern_proto::{StatusReply, StatusRequest};
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::outcome::{Failure, chain};
@@ -21,6 +20,8 @@ pub struct Place {
     /// The coordinator's URL.
     #[arg(long = "coordinator", visible_alias = "to", value_name = "URL", default_value = DEFAULT_URL)]
     pub url: String,
+    #[command(flatten)]
+    pub client: ClientOptions,
 }
 
 /// Which run of which coordinator.
@@ -35,14 +36,18 @@ pub struct RunPlace {
 
 impl Place {
     /// A client of the coordinator.
-    pub async fn connect(&self) -> Result<CoordinatorClient<Channel>, Failure> {
-        let url = &self.url;
-        let endpoint = Endpoint::from_shared(url.clone())
-            .ok()
-            .filter(|endpoint| endpoint.uri().scheme().is_some() && endpoint.uri().host().is_some())
-            .ok_or_else(|| Failure::bad_input(format!("`{url}` is no coordinator's URL: write http://HOST:PORT")))?;
+    pub async fn connect(&self) -> Result<Client, Failure> {
+        let endpoint = self.client.endpoint(&self.url).map_err(|error| self.unusable(&error))?;
         let connected = endpoint.connect_timeout(PATIENCE).connect().await;
-        Ok(CoordinatorClient::new(connected.map_err(|error| self.out_of_reach(&chain(&error)))?))
+        let channel = connected.map_err(|error| self.out_of_reach(&chain(&error)))?;
+        self.client.client(channel).map_err(|error| self.unusable(&error))
+    }
+
+    fn unusable(&self, error: &ClientError) -> Failure {
+        Failure::bad_input(match error {
+            ClientError::Address => format!("`{}`: {error}", self.url),
+            _ => error.to_string(),
+        })
     }
 
     /// A run's status, asked once.
@@ -57,6 +62,9 @@ impl Place {
     pub fn refused(&self, status: &Status) -> Failure {
         match status.code() {
             Code::FailedPrecondition | Code::NotFound | Code::InvalidArgument => Failure::bad_input(status.message()),
+            Code::Unauthenticated | Code::PermissionDenied => {
+                Failure::failed(format!("{} refuses: {}", self.url, status.message()))
+            }
             _ => self.out_of_reach(status.message()),
         }
     }

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use quern_coordinator::{Coordinator, JournalError, ServeError, ServeOptions, serve};
+use quern_coordinator::{Access, Coordinator, JournalError, ServeError, ServeOptions, serve};
 use quern_corpus::store;
 use quern_proto::StatusReply;
+use quern_proto::client::ClientOptions;
 use quern_recipes::Recipe;
 
 use crate::commands::watch::is_over;
@@ -27,6 +28,10 @@ pub struct Launch {
     pub device: String,
     /// Where the coordinator listens.
     pub listen: String,
+    /// Who is let in.
+    pub access: Access,
+    /// What the workers show.
+    pub client: ClientOptions,
     /// The journal's file.
     pub journal: PathBuf,
     /// Folder of the workers' logs.
@@ -54,9 +59,14 @@ pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
     let mut signals = Signals::listen()?;
     let output = launch.recipe.output.clone();
     let needed = ranks(&launch.recipe).map(|(_, ranks)| ranks as usize).max().unwrap_or(1);
-    let coordinator = start(launch.recipe, &launch.listen, &launch.journal).await?;
+    let coordinator = start(launch.recipe, &launch.listen, &launch.journal, launch.access).await?;
     eprintln!("coordinator at {}, journal {}", coordinator.url(), launch.journal.display());
-    let options = WorkerOptions { coordinator: coordinator.url(), device: launch.device, logs: launch.logs };
+    let options = WorkerOptions {
+        coordinator: coordinator.url(),
+        client: launch.client,
+        device: launch.device,
+        logs: launch.logs,
+    };
     let mut workers = Workers::start(launch.workers, &options)?;
     let mut progress = RunProgress::new();
 
@@ -88,16 +98,23 @@ pub fn ranks(recipe: &Recipe) -> impl Iterator<Item = (&'static str, u32)> {
 }
 
 /// Starts a coordinator; what is wrong with its journal's folder is said here.
-pub async fn start(recipe: Recipe, listen: &str, journal: &Path) -> Result<Coordinator, Failure> {
+pub async fn start(recipe: Recipe, listen: &str, journal: &Path, access: Access) -> Result<Coordinator, Failure> {
     if let Some(folder) = journal.parent() {
         std::fs::create_dir_all(folder).map_err(|error| {
             Failure::failed(format!("the journal's folder {} can't be made: {error}", folder.display()))
         })?;
     }
-    serve(ServeOptions::new(recipe, listen, journal)).await.map_err(|error| match error {
-        ServeError::Journal(JournalError::OtherRun { .. }) => Failure::bad_input(error.to_string()),
+    serve(ServeOptions { access, ..ServeOptions::new(recipe, listen, journal) }).await.map_err(not_started)
+}
+
+/// Why there is no coordinator.
+pub fn not_started(error: ServeError) -> Failure {
+    match error {
+        ServeError::Journal(JournalError::OtherRun { .. }) | ServeError::Exposed(_) | ServeError::File(_) => {
+            Failure::bad_input(error.to_string())
+        }
         error => Failure::failed(chain(&error)),
-    })
+    }
 }
 
 /// Shows every status until the run is over.

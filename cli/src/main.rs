@@ -4,6 +4,7 @@
 //! `commands/` has one file per command, `launch` starts a coordinator with local workers, `progress` shows how far
 //! things are, `outcome` says how a command ended. Exit codes: docs/reference/exit-codes.md.
 
+mod access;
 mod client;
 mod commands;
 mod companion;
@@ -81,7 +82,7 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| quern_recipes::Redacting(std::io::stderr()))
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
         .init();
     let runtime = match tokio::runtime::Runtime::new() {

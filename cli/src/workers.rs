@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use quern_proto::client::ClientOptions;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,6 +27,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 pub struct WorkerOptions {
     /// The coordinator's URL.
     pub coordinator: String,
+    /// What they show it.
+    pub client: ClientOptions,
     /// `auto`, `cpu` or `cuda:N`.
     pub device: String,
     /// Folder of the logs, `worker-N.log`.
@@ -117,6 +120,7 @@ impl Slot {
         let errors = output.try_clone().map_err(describe)?;
         Command::new(&self.worker)
             .args(["run", "--coordinator", &self.options.coordinator, "--device", &self.options.device])
+            .args(self.options.client.arguments())
             .args(["--name", &format!("worker-{}", self.index)])
             .stdin(Stdio::null())
             .stdout(output)

@@ -299,6 +299,61 @@ fn status_and_watch_show_a_coordinator_and_say_when_there_is_none() {
 }
 
 #[test]
+fn beyond_loopback_and_with_tokens_the_command_line_keeps_the_rules() {
+    let here = Installation::new();
+    let recipe = here.recipe();
+    let recipe = recipe.to_str().expect("UTF-8");
+    let exposed = here.quern(&["coordinator", recipe, "--listen", "0.0.0.0:0"]);
+    assert_eq!(exposed.status.code(), Some(2), "{}", errors(&exposed));
+    assert!(
+        errors(&exposed).contains("--insecure-listen") && errors(&exposed).lines().count() == 1,
+        "{}",
+        errors(&exposed)
+    );
+
+    fs::write(here.path("tokens"), "viewer the-viewers-hush-token\noperator the-operators-hush-token\n")
+        .expect("written");
+    fs::write(here.path("viewer"), "the-viewers-hush-token\n").expect("written");
+    let without = here.quern(&["run", recipe, "--tokens", "tokens"]);
+    assert_eq!(without.status.code(), Some(2), "{}", errors(&without));
+    assert!(errors(&without).contains("--token-file"), "{}", errors(&without));
+
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let url = format!("http://{free}");
+    let mut coordinator = here
+        .command(&["coordinator", recipe, "--listen", &free.to_string(), "--tokens", "tokens"])
+        .spawn()
+        .expect("quern starts");
+    let viewing = |command: &str| here.quern(&[command, "--coordinator", &url, "--token-file", "viewer"]);
+    until("the coordinator answers a viewer", || viewing("status").status.success());
+    let stranger = here.quern(&["status", "--coordinator", &url]);
+    assert_eq!(stranger.status.code(), Some(1));
+    assert!(errors(&stranger).contains("refuses: this coordinator asks for a token"), "{}", errors(&stranger));
+    let by_environment = here.command(&["status", "--coordinator", &url]).env("QUERN_TOKEN_FILE", "viewer").output();
+    assert!(by_environment.expect("quern starts").status.success());
+    let steering = viewing("cancel");
+    assert_eq!(steering.status.code(), Some(1));
+    assert!(errors(&steering).contains("takes the role operator"), "{}", errors(&steering));
+    // SAFETY: a signal to our own child, which has not been waited for.
+    assert_eq!(unsafe { libc::kill(coordinator.id() as i32, libc::SIGTERM) }, 0);
+    assert_eq!(coordinator.wait().expect("it ends").code(), Some(143));
+    for output in [&stranger, &steering] {
+        assert!(!errors(output).contains("hush") && !printed(output).contains("hush"));
+    }
+}
+
+#[test]
+fn a_recipe_with_a_secret_is_refused_without_showing_it() {
+    let here = Installation::new();
+    let recipe = "name: x\noutput: s3://me:hush@b/o\ndatasets:\n  - {name: w, path: s3://b/w, capfilt: false}\n";
+    fs::write(here.path("x.yaml"), recipe).expect("written");
+    let refused = here.quern(&["run", "x.yaml"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = errors(&refused);
+    assert!(said.contains("x.yaml:2:") && said.contains("`output`") && !said.contains("hush"), "{said}");
+}
+
+#[test]
 fn verify_and_report_of_nothing_say_what_is_missing() {
     let here = Installation::new();
     for command in ["verify", "report"] {

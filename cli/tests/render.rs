@@ -54,8 +54,27 @@ fn the_demo_is_rendered_as_expected() {
 fn options_stand_over_the_recipe() {
     let printed = printed(&render(&demo(), &["--namespace", "mill", "--image", "registry.example/worker:7"]));
     assert_eq!(printed.matches("\n  namespace: mill\n").count(), 2, "{printed}");
-    assert_eq!(printed.matches(" http://quern.mill.svc:7077\n").count(), 2, "{printed}");
+    assert_eq!(printed.matches(" https://quern.mill.svc:7077\n").count(), 2, "{printed}");
     assert_eq!(printed.matches(" image: registry.example/worker:7\n").count(), 2, "{printed}");
+}
+
+#[test]
+fn workers_show_what_the_recipe_says() {
+    let with = |access: &str| {
+        let folder = TempDir::new().expect("a temporary folder");
+        let file = folder.path().join("run.yaml");
+        fs::write(&file, format!("name: run\n{HEAD}cluster: {{kubernetes: {{access: {access}}}}}\n")).expect("written");
+        printed(&render(&file, &[]))
+    };
+    let mutual = with("{secret: mine, mutual_tls: true}");
+    for words in
+        ["secretName: mine", "/etc/quern/access/token", "/etc/quern/access/tls.key", " https://quern.quern.svc:7077"]
+    {
+        assert!(mutual.contains(words), "`{words}` is missing in: {mutual}");
+    }
+    assert!(!with("{secret: mine}").contains("tls.key"));
+    let nothing = with("null");
+    assert!(!nothing.contains("access") && nothing.contains(" http://quern.quern.svc:7077"), "{nothing}");
 }
 
 #[test]

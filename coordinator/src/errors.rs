@@ -1,6 +1,7 @@
 //! The one place where errors become gRPC codes.
 
 use quern_machine::Refusal;
+use quern_recipes::redacted;
 use tonic::{Code, Status};
 
 /// Why a call has no good answer.
@@ -68,7 +69,7 @@ impl From<CallError> for Status {
             CallError::SeveralRuns { .. } => Code::InvalidArgument,
             CallError::Malformed(_) | CallError::OtherVersion { .. } => Code::InvalidArgument,
         };
-        Status::new(code, error.to_string())
+        Status::new(code, redacted(&error.to_string()))
     }
 }
 

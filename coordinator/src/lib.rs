@@ -12,6 +12,7 @@
 //! machine from it, and answers calls until it is told to stop. Killing the process at any moment loses nothing that a
 //! worker was told was accepted.
 
+mod access;
 mod chores;
 mod clock;
 mod errors;
@@ -31,6 +32,7 @@ pub mod simulation {
     pub use crate::ledger::{Job, Keeper};
 }
 
+pub use access::{Access, Exposed, Limits, Rate, TlsFiles};
 pub use clock::{Clock, ScriptedClock, SystemClock};
 pub use journal::JournalError;
 pub use runs::HomeError;

@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use quern_machine::Place;
 use quern_proto as wire;
-use quern_recipes::Recipe;
+use quern_recipes::{Recipe, redacted};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -76,7 +76,7 @@ impl Runs {
         let _alone = self.door.lock().await;
         let id = run::id_of(&recipe);
         if let Some(known) = self.list().into_iter().find(|run| run.id == id) {
-            return match known.output == recipe.output {
+            return match known.output == redacted(&recipe.output) {
                 true => Ok((known, true)),
                 false => Err(CallError::KnownElsewhere { run: id, output: known.output.clone() }),
             };

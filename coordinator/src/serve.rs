@@ -5,17 +5,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use futures::future::OptionFuture;
 use quern_machine::Event;
-use quern_proto::StatusReply;
 use quern_proto::coordinator_server::CoordinatorServer;
+use quern_proto::{FileError, Rotating, StatusReply};
 use quern_recipes::Recipe;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic_health::pb::health_server::{Health, HealthServer};
 
+use crate::access::{self, Access, Counts, Door, Exposed, Guard};
 use crate::clock::{Clock, SystemClock};
 use crate::journal::JournalError;
 use crate::runs::{HomeError, Run, Runs, Stopping};
@@ -33,6 +36,8 @@ pub struct ServeOptions {
     pub listen: String,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
+    /// Who is let in.
+    pub access: Access,
 }
 
 /// What a coordinator carries out.
@@ -56,13 +61,13 @@ impl ServeOptions {
     /// A coordinator of `recipe` on the system's clock.
     pub fn new(recipe: Recipe, listen: impl Into<String>, journal_path: impl Into<PathBuf>) -> Self {
         let hosting = Hosting::One { recipe: Box::new(recipe), journal_path: journal_path.into() };
-        ServeOptions { hosting, listen: listen.into(), clock: Arc::new(SystemClock::new()) }
+        ServeOptions { hosting, listen: listen.into(), clock: Arc::new(SystemClock::new()), access: Access::default() }
     }
 
     /// A coordinator of the runs that are kept in a folder, and of those that will be handed in, on the system's clock.
     pub fn submitted(state: impl Into<PathBuf>, listen: impl Into<String>) -> Self {
         let hosting = Hosting::Submitted { state: state.into() };
-        ServeOptions { hosting, listen: listen.into(), clock: Arc::new(SystemClock::new()) }
+        ServeOptions { hosting, listen: listen.into(), clock: Arc::new(SystemClock::new()), access: Access::default() }
     }
 }
 
@@ -78,6 +83,12 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
+    /// Strangers could come in, or listen to what is said.
+    #[error(transparent)]
+    Exposed(#[from] Exposed),
+    /// A certificate, a key or the tokens can't be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The journal can't be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -105,48 +116,73 @@ pub(crate) fn is_over(status: &StatusReply) -> bool {
 /// A coordinator at work. Dropping it stops it at once; [`Coordinator::shutdown`] lets calls finish first.
 pub struct Coordinator {
     address: SocketAddr,
+    is_encrypted: bool,
     runs: Arc<Runs>,
     stop: watch::Sender<bool>,
-    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    server: JoinHandle<()>,
 }
 
 /// Starts a coordinator: opens or recovers the journals, listens, and carries the runs on in the background.
 ///
 /// # Errors
-/// When the address or a journal can't be used. What goes wrong later is in the status.
+/// When the address, a file of [`Access`] or a journal can't be used, or strangers could come in. What goes wrong later
+/// is in the status.
 pub async fn serve(options: ServeOptions) -> Result<Coordinator, ServeError> {
-    let ServeOptions { hosting, listen, clock } = options;
-    let cannot_listen = |source| ServeError::Listen { listen: listen.clone(), source };
-    let listener = TcpListener::bind(&listen).await.map_err(cannot_listen)?;
-    let address = listener.local_addr().map_err(cannot_listen)?;
+    let ServeOptions { hosting, listen, clock, access } = options;
+    let listener = bind(&listen).await?;
+    let address = listener.local_addr().map_err(|source| ServeError::Listen { listen, source })?;
+    access.check(address)?;
+    let tls = access.tls.as_ref().map(access::configuration).transpose()?;
+    let tokens = access.tokens.map(|file| Rotating::open(vec![file], access::read_tokens)).transpose()?;
+    let limits = access.limits.within_open_files();
+    let counts = Arc::new(Counts::default());
+    let is_encrypted = tls.is_some();
+    let guard = Arc::new(Guard::new(tokens, is_encrypted, limits, Arc::clone(&counts)));
+    let probed = match &access.health_listen {
+        Some(listen) => Some(bind(listen).await?),
+        None => None,
+    };
     let runs = Arc::new(match hosting {
         Hosting::One { recipe, journal_path } => Runs::one(*recipe, &journal_path, clock).await?,
         Hosting::Submitted { state } => Runs::submitted(&state, clock).await?,
     });
     let (stop, stopping) = watch::channel(false);
-    let server = tokio::spawn(answer_calls(listener, Arc::clone(&runs), stopping));
-    Ok(Coordinator { address, runs, stop, server })
-}
-
-async fn answer_calls(
-    listener: TcpListener,
-    runs: Arc<Runs>,
-    mut stopping: Stopping,
-) -> Result<(), tonic::transport::Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<CoordinatorServer<Service>>().await;
+    let probes = probed.map(|listener| {
+        let door = Door { listener, tls: None, limits, counts: Arc::clone(&counts) };
+        door.serve(Routes::new(health.clone()).into_axum_router(), stopping.clone())
+    });
+    let router = router(health, guard, Arc::clone(&runs), limits.message_bytes, stopping.clone());
+    let door = Door { listener, tls, limits, counts }.serve(router, stopping);
+    let server = tokio::spawn(async move {
+        // Both end when the server stops.
+        tokio::join!(door, OptionFuture::from(probes));
+    });
+    Ok(Coordinator { address, is_encrypted, runs, stop, server })
+}
+
+async fn bind(listen: &str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(listen).await.map_err(|source| ServeError::Listen { listen: listen.into(), source })
+}
+
+/// Everything that is answered, behind the guard.
+fn router(
+    health: HealthServer<impl Health>,
+    guard: Arc<Guard>,
+    runs: Arc<Runs>,
+    message_bytes: usize,
+    stopping: Stopping,
+) -> Router {
     let service = Service { runs: Arc::clone(&runs), stopping: stopping.clone() };
-    let web = Web { runs, stopping: stopping.clone() };
-    let calls = Routes::new(health).add_service(CoordinatorServer::new(service)).into_axum_router();
-    let server = Server::builder()
-        .accept_http1(true)
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .add_routes(Routes::from(calls.merge(web.router())));
-    let stop = async move {
-        // An error means that the coordinator was dropped: stop too.
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-    };
-    server.serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop).await
+    let calls = CoordinatorServer::new(service).max_decoding_message_size(message_bytes);
+    let web = Web { runs, stopping, guard: Arc::clone(&guard) };
+    Routes::new(health)
+        .add_service(calls)
+        .into_axum_router()
+        .merge(web.router())
+        .merge(access::login(Arc::clone(&guard)))
+        .layer(from_fn_with_state(guard, access::admit))
 }
 
 impl Coordinator {
@@ -157,7 +193,8 @@ impl Coordinator {
 
     /// Its URL for workers on this machine.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.is_encrypted { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// The status now, and its changes, of the one run that it carries out.

@@ -14,6 +14,7 @@ use quern_proto::coordinator_server::Coordinator;
 use quern_proto::{control_request, join_world_reply, lease_reply};
 use tonic::{Request, Response, Status};
 
+use crate::access::validate::valid;
 use crate::errors::CallError;
 use crate::runs::{Run, Runs, Stopping};
 use crate::{VERSION, secrets, status};
@@ -69,7 +70,7 @@ impl Member {
 #[tonic::async_trait]
 impl Coordinator for Service {
     async fn register(&self, request: Request<wire::RegisterRequest>) -> Result<Response<wire::RegisterReply>, Status> {
-        let wire::RegisterRequest { name, device, version, address, host, memory_bytes } = request.into_inner();
+        let wire::RegisterRequest { name, device, version, address, host, memory_bytes } = valid(request)?;
         if version != VERSION {
             return Err(CallError::OtherVersion { worker: version, coordinator: VERSION }.into());
         }
@@ -102,7 +103,7 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::HeartbeatRequest>,
     ) -> Result<Response<wire::HeartbeatReply>, Status> {
-        let wire::HeartbeatRequest { credentials, progress, log, warm } = request.into_inner();
+        let wire::HeartbeatRequest { credentials, progress, log, warm } = valid(request)?;
         let warm = warm.iter().filter_map(|word| Warmth::named(word)).collect();
         let progress = progress.into_iter().map(progress_from_wire).collect::<Result<_, _>>()?;
         let member = self.member(credentials)?;
@@ -120,7 +121,7 @@ impl Coordinator for Service {
     }
 
     async fn lease(&self, request: Request<wire::LeaseRequest>) -> Result<Response<wire::LeaseReply>, Status> {
-        let member = self.member(request.into_inner().credentials)?;
+        let member = self.member(valid(request)?.credentials)?;
         let Answer::Work(work) = member.call(Call::Lease).await? else {
             unreachable!("a request for work is answered with work");
         };
@@ -151,7 +152,7 @@ impl Coordinator for Service {
     }
 
     async fn commit(&self, request: Request<wire::CommitRequest>) -> Result<Response<wire::CommitReply>, Status> {
-        let wire::CommitRequest { credentials, shard, token, part } = request.into_inner();
+        let wire::CommitRequest { credentials, shard, token, part } = valid(request)?;
         let token = token_from_wire(token)?;
         let part = part.ok_or_else(|| CallError::Malformed(format!("the commit of {shard} has no part")))?;
         let call = Call::Commit { shard: ShardId(shard), token, part: part_from_wire(part) };
@@ -160,7 +161,7 @@ impl Coordinator for Service {
     }
 
     async fn fail(&self, request: Request<wire::FailRequest>) -> Result<Response<wire::FailReply>, Status> {
-        let wire::FailRequest { credentials, shard, token, reason, permanent } = request.into_inner();
+        let wire::FailRequest { credentials, shard, token, reason, permanent } = valid(request)?;
         let token = token_from_wire(token)?;
         let member = self.member(credentials)?;
         let failure = format!("{} failed at {shard}: {reason}", member.caller.worker);
@@ -173,7 +174,7 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::CommitTaskRequest>,
     ) -> Result<Response<wire::CommitTaskReply>, Status> {
-        let wire::CommitTaskRequest { credentials, task, token, result } = request.into_inner();
+        let wire::CommitTaskRequest { credentials, task, token, result } = valid(request)?;
         let wire::TaskResult { path, digest, summary } = result.unwrap_or_default();
         let (task, token) = (task_from_wire(&task)?, token_from_wire(token)?);
         let call = Call::CommitTask { task, token, result: TaskResult { path, digest, summary } };
@@ -185,7 +186,7 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::FailTaskRequest>,
     ) -> Result<Response<wire::FailTaskReply>, Status> {
-        let wire::FailTaskRequest { credentials, task, token, reason } = request.into_inner();
+        let wire::FailTaskRequest { credentials, task, token, reason } = valid(request)?;
         let (task, token) = (task_from_wire(&task)?, token_from_wire(token)?);
         let member = self.member(credentials)?;
         let failure = format!("{} failed to {}: {reason}", member.caller.worker, task.name());
@@ -198,7 +199,7 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::JoinWorldRequest>,
     ) -> Result<Response<wire::JoinWorldReply>, Status> {
-        let wire::JoinWorldRequest { credentials, generation } = request.into_inner();
+        let wire::JoinWorldRequest { credentials, generation } = valid(request)?;
         let member = self.member(credentials)?;
         let answer = member.call(Call::JoinWorld { generation: Generation(generation) }).await?;
         let Answer::Seat(seat) = answer else {
@@ -228,7 +229,7 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::ReportStepsRequest>,
     ) -> Result<Response<wire::ReportStepsReply>, Status> {
-        let wire::ReportStepsRequest { credentials, generation, incarnation, steps } = request.into_inner();
+        let wire::ReportStepsRequest { credentials, generation, incarnation, steps } = valid(request)?;
         if let Some(last) = steps.into_iter().max_by_key(|losses| losses.step) {
             let token = world_from_wire(incarnation, generation);
             self.call(credentials, Call::ReportSteps { token, losses: losses_from_wire(last) }).await?;
@@ -241,7 +242,7 @@ impl Coordinator for Service {
         request: Request<wire::CommitCheckpointRequest>,
     ) -> Result<Response<wire::CommitCheckpointReply>, Status> {
         let wire::CommitCheckpointRequest { credentials, generation, incarnation, step, path, digest, last } =
-            request.into_inner();
+            valid(request)?;
         let token = world_from_wire(incarnation, generation);
         let member = self.member(credentials)?;
         let checkpoint = Checkpoint { step, path: path.clone(), digest };
@@ -257,7 +258,7 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::LeaveWorldRequest>,
     ) -> Result<Response<wire::LeaveWorldReply>, Status> {
-        let wire::LeaveWorldRequest { credentials, generation, incarnation, reason } = request.into_inner();
+        let wire::LeaveWorldRequest { credentials, generation, incarnation, reason } = valid(request)?;
         let token = world_from_wire(incarnation, generation);
         let member = self.member(credentials)?;
         let left = format!("{} left generation {generation} of the training world: {reason}", member.caller.worker);
@@ -267,7 +268,7 @@ impl Coordinator for Service {
     }
 
     async fn drain(&self, request: Request<wire::DrainRequest>) -> Result<Response<wire::DrainReply>, Status> {
-        let wire::DrainRequest { credentials, reason } = request.into_inner();
+        let wire::DrainRequest { credentials, reason } = valid(request)?;
         let member = self.member(credentials)?;
         let gone = format!("{} goes away: {reason}", member.caller.worker);
         member.call(Call::Drain { reason }).await?;
@@ -276,7 +277,7 @@ impl Coordinator for Service {
     }
 
     async fn status(&self, request: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {
-        let run = self.runs.named(&request.into_inner().run)?;
+        let run = self.runs.named(&valid(request)?.run)?;
         let status = run.status().clone();
         Ok(Response::new(status))
     }
@@ -284,13 +285,13 @@ impl Coordinator for Service {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::StatusReply, Status>> + Send>>;
 
     async fn watch(&self, request: Request<wire::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let run = self.runs.named(&request.into_inner().run)?;
+        let run = self.runs.named(&valid(request)?.run)?;
         let statuses = status::follow(run.statuses(), self.stopping.clone());
         Ok(Response::new(Box::pin(statuses.map(Ok))))
     }
 
     async fn control(&self, request: Request<wire::ControlRequest>) -> Result<Response<wire::ControlReply>, Status> {
-        let wire::ControlRequest { run, command } = request.into_inner();
+        let wire::ControlRequest { run, command } = valid(request)?;
         let control = control_from_wire(command)?;
         let run = self.runs.named(&run)?;
         let asked = control.to_string();
@@ -303,11 +304,15 @@ impl Coordinator for Service {
     }
 
     async fn submit(&self, request: Request<wire::SubmitRequest>) -> Result<Response<wire::SubmitReply>, Status> {
-        let (run, known) = self.runs.submit(&request.into_inner().recipe_json).await?;
+        let (run, known) = self.runs.submit(&valid(request)?.recipe_json).await?;
         Ok(Response::new(wire::SubmitReply { run_id: run.id.clone(), known }))
     }
 
-    async fn list_runs(&self, _: Request<wire::ListRunsRequest>) -> Result<Response<wire::ListRunsReply>, Status> {
+    async fn list_runs(
+        &self,
+        request: Request<wire::ListRunsRequest>,
+    ) -> Result<Response<wire::ListRunsReply>, Status> {
+        let wire::ListRunsRequest {} = valid(request)?;
         let runs = self.runs.list().iter().map(|run| run.summary()).collect();
         Ok(Response::new(wire::ListRunsReply { runs }))
     }
@@ -315,7 +320,7 @@ impl Coordinator for Service {
     type LogsStream = Pin<Box<dyn Stream<Item = Result<wire::LogLine, Status>> + Send>>;
 
     async fn logs(&self, request: Request<wire::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        let wire::LogsRequest { run, worker, last, follow } = request.into_inner();
+        let wire::LogsRequest { run, worker, last, follow } = valid(request)?;
         let run = self.runs.named(&run)?;
         let wanted = move |line: &wire::LogLine| worker.is_empty() || line.worker == worker || line.name == worker;
         let until_over = follow.then(|| run.over().boxed());

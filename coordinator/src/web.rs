@@ -17,6 +17,7 @@ use axum::routing::get;
 use futures::{Stream, StreamExt};
 use quern_proto::{RunSummary, StatusReply};
 
+use crate::access::Guard;
 use crate::errors::CallError;
 use crate::runs::{Run, Runs, Stopping};
 use crate::status;
@@ -33,6 +34,8 @@ pub(crate) struct Web {
     pub runs: Arc<Runs>,
     /// Turns true when the server stops: streams end.
     pub stopping: Stopping,
+    /// What counts those who aren't let in.
+    pub guard: Arc<Guard>,
 }
 
 impl Web {
@@ -77,7 +80,7 @@ async fn history(State(web): State<Web>, Path(run): Path<String>) -> Result<Json
 
 async fn exposition(State(web): State<Web>) -> impl IntoResponse {
     let statuses: Vec<StatusReply> = web.runs.list().iter().map(|run| run.status().clone()).collect();
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::exposition(&statuses))
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::exposition(&statuses) + &web.guard.counts().exposition())
 }
 
 /// The status, again whenever it changes, until the run is over.

@@ -1,4 +1,13 @@
-//! The gRPC protocol between coordinator, workers and the command line: generated code, nothing else.
-#![allow(missing_docs, clippy::all)]
+//! The gRPC protocol between coordinator, workers and the command line: generated code; and what both sides of it need to
+//! know each other: a client's options ([`client`]) and files that may be replaced at any time ([`Rotating`]).
 
-tonic::include_proto!("quern.v1");
+pub mod client;
+mod rotating;
+
+pub use generated::*;
+pub use rotating::{FileError, Rotating};
+
+#[allow(missing_docs, clippy::all)]
+mod generated {
+    tonic::include_proto!("quern.v1");
+}

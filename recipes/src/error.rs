@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::locate::Place;
+use crate::redact::redacted;
 
 /// A recipe that can't be used. Its text is one line: file, line and column where known, key, what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +33,7 @@ impl fmt::Display for RecipeError {
         if !self.key.is_empty() {
             write!(f, ": `{}`", self.key)?;
         }
-        write!(f, ": {}", self.message)
+        // A parser may quote what it met.
+        write!(f, ": {}", redacted(&self.message))
     }
 }

@@ -31,6 +31,8 @@ pub struct Kubernetes {
     pub service_account: String,
     /// Secrets whose keys become the workers' environment: the credentials of object stores.
     pub secrets: Vec<String>,
+    /// What the workers show the coordinator; `null`: nothing, over http.
+    pub access: Option<WorkerAccess>,
     /// A volume with models; `null`: the recipe names models that workers fetch.
     pub models: Option<ModelsVolume>,
 }
@@ -47,8 +49,25 @@ impl Default for Kubernetes {
             tolerations: Vec::new(),
             service_account: "quern-worker".into(),
             secrets: Vec::new(),
+            access: Some(WorkerAccess::default()),
             models: None,
         }
+    }
+}
+
+/// A Secret, mounted in every worker, with what it shows the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerAccess {
+    /// The Secret. Its keys: `token`, a worker's; `ca.crt`, which vouches for the coordinator.
+    pub secret: String,
+    /// Whether it also has `tls.crt` and `tls.key`, the workers' own certificate.
+    pub mutual_tls: bool,
+}
+
+impl Default for WorkerAccess {
+    fn default() -> Self {
+        WorkerAccess { secret: "quern-worker-access".into(), mutual_tls: false }
     }
 }
 
@@ -127,6 +146,9 @@ fn default_models_path() -> String {
 /// The most pods that an Indexed Job may have.
 const MAX_PODS: u32 = 100_000;
 
+/// Where workers find what they show the coordinator.
+pub const ACCESS_PATH: &str = "/etc/quern/access";
+
 impl Kubernetes {
     pub(crate) fn validate(&self) -> Checked {
         let key = |field: &str| format!("cluster.kubernetes.{field}");
@@ -161,12 +183,18 @@ impl Kubernetes {
         for (index, secret) in self.secrets.iter().enumerate() {
             subdomain(secret, key(&format!("secrets[{index}]")))?;
         }
+        if let Some(access) = &self.access {
+            subdomain(&access.secret, key("access.secret"))?;
+        }
         let Some(models) = &self.models else { return Ok(()) };
         subdomain(&models.claim, key("models.claim"))?;
         let path = models.path.trim_end_matches('/');
-        let fit = path.starts_with('/') && !path.contains(':') && path != "/tmp";
+        let fit = path.starts_with('/') && !path.contains(':') && path != "/tmp" && path != ACCESS_PATH;
         require(fit, key("models.path"), || {
-            format!("is `{}`, but must be an absolute path without `:`, and not /tmp, where workers write", models.path)
+            format!(
+                "is `{}`, but must be an absolute path without `:`, and not /tmp, where workers write, or {ACCESS_PATH}",
+                models.path
+            )
         })
     }
 }

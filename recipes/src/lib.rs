@@ -12,9 +12,11 @@ mod kubernetes;
 mod locate;
 mod parse;
 mod recipe;
+mod redact;
 mod resolve;
 mod validate;
 
 pub use error::RecipeError;
 pub use kubernetes::*;
 pub use recipe::*;
+pub use redact::{Redacting, redacted};

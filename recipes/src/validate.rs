@@ -5,6 +5,7 @@ use crate::recipe::{
     Augment, CapFilt, Cluster, Columns, Dataset, ImageLimits, MinDeviceMemory, Optimiser, QFormer, Recipe, Sampling,
     Stage1, Stage2,
 };
+use crate::redact::holds_secret;
 use crate::resolve::{is_url, lies_within};
 
 /// A rule that a recipe breaks.
@@ -36,6 +37,7 @@ impl Recipe {
     pub fn validate(&self) -> Checked {
         require(!self.name.trim().is_empty(), "name", || "must not be empty".into())?;
         require(!self.output.trim().is_empty(), "output", || "must name a folder or URL".into())?;
+        self.holds_no_secret()?;
         require((1..=1_000_000).contains(&self.shard_rows), "shard_rows", || {
             format!("is {}, but a shard has 1 to 1000000 rows", self.shard_rows)
         })?;
@@ -55,6 +57,19 @@ impl Recipe {
             stage2.has_its_beginning(self.stage1.is_some())?;
         }
         self.cluster.validate()
+    }
+
+    /// A recipe is kept, shown and sent around.
+    fn holds_no_secret(&self) -> Checked {
+        let recipe = serde_json::to_value(self).expect("a recipe holds only what JSON can state");
+        match secret_in("", &recipe) {
+            None => Ok(()),
+            Some(key) => require(false, key, || {
+                "holds a URL with a password or a signature, but a recipe is no secret: give it to the processes in their \
+                 environment, as `quern doctor` lists it"
+                    .into()
+            }),
+        }
     }
 
     fn captions_are_anothers(&self, captions: &str) -> Checked {
@@ -91,6 +106,22 @@ impl Recipe {
         require(self.capfilt.is_none() || self.datasets.iter().any(|dataset| dataset.capfilt), "capfilt", || {
             "is given, but every data set says `capfilt: false`: remove the section or one of these".into()
         })
+    }
+}
+
+/// The key of a text that holds a secret.
+fn secret_in(key: &str, value: &serde_json::Value) -> Option<String> {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => holds_secret(text).then(|| key.to_owned()),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(index, item)| secret_in(&format!("{key}[{index}]"), item))
+        }
+        Value::Object(fields) => fields.iter().find_map(|(name, field)| {
+            let dot = if key.is_empty() { "" } else { "." };
+            secret_in(&format!("{key}{dot}{name}"), field)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
     }
 }
 

@@ -74,7 +74,7 @@ def misplaced(base, workers):
     for name, labels, pod in pods(workers):
         found += unmounted(name, pod)
         arguments = pod["containers"][0]["args"]
-        host, port = arguments[arguments.index("--coordinator") + 1].removeprefix("http://").rsplit(":", 1)
+        host, port = arguments[arguments.index("--coordinator") + 1].split("://")[1].rsplit(":", 1)
         if not reaches(base, labels, host.split("."), int(port)):
             found.append(f"{name} can't reach the coordinator at {host}:{port}")
     return found

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use quern_proto::client::ClientOptions;
 use quern_proto::lease_reply::Work;
 use quern_proto::{
     DrainRequest, FailRequest, FailTaskRequest, LeaseRequest, RegisterRequest, ShardLease, TaskLease, Wait,
@@ -28,6 +29,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub struct AgentOptions {
     /// The coordinator's URL.
     pub coordinator: String,
+    /// What it shows the coordinator.
+    pub client: ClientOptions,
     /// `auto`, `cpu` or `cuda:N`.
     pub device: String,
     /// For people; default: host name and process id.
@@ -64,7 +67,7 @@ enum Stint {
 /// Lives until the run is over, or until `leave` turns true.
 pub async fn run(options: AgentOptions, leave: watch::Receiver<bool>) -> Result<AgentEnd, AgentError> {
     let device = torch::device(&options.device).map_err(AgentError::Setup)?;
-    let connection = Connection::new(&options.coordinator)?;
+    let connection = Connection::new(&options.coordinator, &options.client)?;
     loop {
         let Some(mut member) = register(&connection, &options, device, leave.clone()).await? else {
             return Ok(AgentEnd::Left);

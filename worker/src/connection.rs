@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use quern_proto::Credentials;
-use quern_proto::coordinator_client::CoordinatorClient;
-use tonic::transport::{Channel, Endpoint};
+use quern_proto::client::{Client, ClientError, ClientOptions};
 use tonic::{Code, Status};
 
 /// How long a worker waits for a coordinator that is away, e.g. while it is restarted.
@@ -16,11 +15,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Why the coordinator could not be asked, or what it refused.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CallError {
-    /// The address is not one.
-    #[error("“{url}” is not a coordinator's address: say http://HOST:PORT")]
+    /// The address is not one, or what is to be shown there can't be used.
+    #[error("“{url}” can't be called: {reason}")]
     Address {
         /// As given.
         url: String,
+        /// Why.
+        reason: ClientError,
     },
     /// Nobody answered for as long as the worker's patience lasts.
     #[error("no coordinator answers at {url} ({reason}): start it with `quern coordinator`, or check the address")]
@@ -50,29 +51,22 @@ pub enum CallError {
 #[derive(Debug, Clone)]
 pub struct Connection {
     url: String,
-    client: CoordinatorClient<Channel>,
+    client: Client,
 }
 
 impl Connection {
     /// A connection that is made when first needed.
-    pub fn new(url: &str) -> Result<Self, CallError> {
-        let no_address = || CallError::Address { url: url.to_owned() };
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| no_address())?;
-        // The protocol is not encrypted: see docs/reference/protocol.md.
-        if endpoint.uri().scheme_str() != Some("http") {
-            return Err(no_address());
-        }
+    pub fn new(url: &str, options: &ClientOptions) -> Result<Self, CallError> {
+        let unusable = |reason| CallError::Address { url: url.to_owned(), reason };
+        let endpoint = options.endpoint(url).map_err(unusable)?;
         let endpoint =
             endpoint.connect_timeout(Duration::from_secs(5)).timeout(Duration::from_secs(60)).tcp_nodelay(true);
-        Ok(Connection { url: url.to_owned(), client: CoordinatorClient::new(endpoint.connect_lazy()) })
+        let client = options.client(endpoint.connect_lazy()).map_err(unusable)?;
+        Ok(Connection { url: url.to_owned(), client })
     }
 
     /// Makes a call, again and again while the coordinator is away: every call of the protocol may be repeated.
-    pub async fn call<R, F>(
-        &self,
-        name: &'static str,
-        attempt: impl Fn(CoordinatorClient<Channel>) -> F,
-    ) -> Result<R, CallError>
+    pub async fn call<R, F>(&self, name: &'static str, attempt: impl Fn(Client) -> F) -> Result<R, CallError>
     where
         F: Future<Output = Result<tonic::Response<R>, Status>>,
     {
@@ -84,7 +78,9 @@ impl Connection {
                 Err(status) => status,
             };
             match status.code() {
-                Code::Unavailable | Code::DeadlineExceeded | Code::Unknown if start.elapsed() < PATIENCE => {
+                Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Unknown
+                    if start.elapsed() < PATIENCE =>
+                {
                     if pause == FIRST_PAUSE {
                         let (url, seconds) = (&self.url, PATIENCE.as_secs());
                         tracing::warn!("no coordinator answers at {url}; trying for {seconds} s");
@@ -92,7 +88,7 @@ impl Connection {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                Code::Unavailable | Code::DeadlineExceeded | Code::Unknown => {
+                Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Unknown => {
                     return Err(CallError::Unreachable { url: self.url.clone(), reason: status.message().to_owned() });
                 }
                 Code::Unauthenticated | Code::NotFound => return Err(CallError::Unknown(status.message().to_owned())),
@@ -122,10 +118,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_address_is_refused_at_once() {
-        for url in ["", "ftp", "127.0.0.1:7070", "https://host:1", "http//host"] {
-            let error = Connection::new(url).expect_err(url);
+        let connect = |url| Connection::new(url, &ClientOptions::default());
+        for url in ["", "ftp", "127.0.0.1:7070", "http//host"] {
+            let error = connect(url).expect_err(url);
             assert!(matches!(error, CallError::Address { .. }), "{url}: {error}");
         }
-        assert!(Connection::new("http://127.0.0.1:7070").is_ok());
+        assert!(connect("http://127.0.0.1:7070").is_ok());
     }
 }

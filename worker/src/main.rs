@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use quern_proto::client::ClientOptions;
 use quern_worker::agent::{self, AgentEnd, AgentOptions};
 use quern_worker::faults::{Fault, Script};
 use quern_worker::outbox::Outbox;
@@ -44,9 +45,11 @@ enum Command {
 
 #[derive(Args)]
 struct RunArguments {
-    /// The coordinator's address, http://HOST:PORT.
+    /// The coordinator's address, http://HOST:PORT or https://HOST:PORT.
     #[arg(long)]
     coordinator: String,
+    #[command(flatten)]
+    client: ClientOptions,
     /// auto, cpu or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
@@ -77,7 +80,7 @@ fn main() -> ExitCode {
         }
     };
     outcome.unwrap_or_else(|message| {
-        eprintln!("quern-worker: {message}");
+        eprintln!("quern-worker: {}", quern_recipes::redacted(&message));
         ExitCode::FAILURE
     })
 }
@@ -86,7 +89,7 @@ fn main() -> ExitCode {
 fn log(outbox: &Outbox) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| quern_recipes::Redacting(std::io::stderr()))
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     tracing_subscriber::registry().with(filter).with(lines).with(outbox.layer()).init();
@@ -126,6 +129,7 @@ async fn work(arguments: RunArguments, log: Outbox) -> Result<ExitCode, String> 
     });
     let options = AgentOptions {
         coordinator: arguments.coordinator,
+        client: arguments.client,
         device: arguments.device,
         name: log.name().to_owned(),
         host: arguments.host,

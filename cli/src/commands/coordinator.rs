@@ -4,12 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quern_coordinator::{Coordinator, ServeOptions, serve};
+use quern_coordinator::{Access, Coordinator, ServeOptions, serve};
 use quern_recipes::Recipe;
 
+use crate::access::AccessOptions;
 use crate::commands::watch::end_of;
-use crate::launch::{default_journal, follow, start};
-use crate::outcome::{Done, Failure, chain};
+use crate::launch::{default_journal, follow, not_started, start};
+use crate::outcome::{Done, Failure};
 use crate::progress::RunProgress;
 use crate::signals::Signals;
 
@@ -29,6 +30,8 @@ pub struct Arguments {
     /// Where to listen: ADDRESS:PORT.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7077")]
     listen: String,
+    #[command(flatten)]
+    access: AccessOptions,
     /// The journal: with it, a restarted coordinator goes on where it stopped [default: OUTPUT.journal.sqlite].
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
@@ -41,7 +44,7 @@ pub struct Arguments {
 /// Serves until the run is over or a signal comes.
 pub async fn coordinator(arguments: Arguments) -> Result<Done, Failure> {
     match (&arguments.state, &arguments.recipe) {
-        (Some(state), _) => submitted(state, &arguments.listen).await,
+        (Some(state), _) => submitted(state, &arguments.listen, arguments.access.access()).await,
         (None, Some(recipe)) => {
             let recipe = Recipe::read(recipe)?;
             one(recipe, arguments).await
@@ -51,10 +54,10 @@ pub async fn coordinator(arguments: Arguments) -> Result<Done, Failure> {
 }
 
 /// Carries out what is handed in until a signal comes.
-async fn submitted(state: &Path, listen: &str) -> Result<Done, Failure> {
+async fn submitted(state: &Path, listen: &str, access: Access) -> Result<Done, Failure> {
     let mut signals = Signals::listen()?;
-    let coordinator = serve(ServeOptions::submitted(state, listen)).await;
-    let coordinator = coordinator.map_err(|error| Failure::failed(chain(&error)))?;
+    let coordinator = serve(ServeOptions { access, ..ServeOptions::submitted(state, listen) }).await;
+    let coordinator = coordinator.map_err(not_started)?;
     println!("quern: coordinator at {}, runs are kept in {}", coordinator.url(), state.display());
     println!("quern: hand recipes in with `quern submit RECIPE --to {}`", coordinator.url());
     let signal = signals.next().await;
@@ -67,7 +70,7 @@ async fn submitted(state: &Path, listen: &str) -> Result<Done, Failure> {
 async fn one(recipe: Recipe, arguments: Arguments) -> Result<Done, Failure> {
     let journal = arguments.journal.unwrap_or_else(|| default_journal(&recipe));
     let mut signals = Signals::listen()?;
-    let coordinator = start(recipe, &arguments.listen, &journal).await?;
+    let coordinator = start(recipe, &arguments.listen, &journal, arguments.access.access()).await?;
     println!("quern: coordinator at {}, journal {}", coordinator.url(), journal.display());
 
     let mut progress = RunProgress::new();

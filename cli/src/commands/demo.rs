@@ -13,8 +13,10 @@ mod workspace;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use quern_coordinator::Access;
 use quern_corpus::toy::questions::Topics;
 use quern_corpus::toy::{SynthOptions, seeds};
+use quern_proto::client::ClientOptions;
 use quern_recipes::Recipe;
 
 use crate::commands::{capfilt, corpus};
@@ -204,6 +206,8 @@ async fn run(workspace: &Workspace, recipe: &Recipe, name: &str) -> Result<Ended
         recipe: recipe.clone(),
         workers: workers as usize,
         device: "cpu".into(),
+        access: Access::default(),
+        client: ClientOptions::default(),
         listen: "127.0.0.1:0".into(),
         journal: workspace.beside(name, "journal.sqlite"),
         logs: workspace.beside(name, "logs"),

@@ -1,5 +1,6 @@
 //! `quern k8s …`: a run's workers as Kubernetes resources. The coordinator's own install is `k8s/base`.
 
+mod access;
 mod gang;
 mod job;
 mod jobset;

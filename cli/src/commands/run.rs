@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use quern_proto::client::ClientOptions;
 use quern_recipes::Recipe;
 
+use crate::access::AccessOptions;
 use crate::commands::watch::end_of;
 use crate::launch::{Launch, default_journal, default_logs, launch, ranks};
 use crate::outcome::{Done, Failure};
@@ -29,6 +31,10 @@ pub struct Local {
     /// Where the coordinator listens; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: String,
+    #[command(flatten)]
+    access: AccessOptions,
+    #[command(flatten)]
+    client: ClientOptions,
     /// The journal: with it, the same command goes on where an earlier one stopped [default: OUTPUT.journal.sqlite].
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
@@ -41,16 +47,19 @@ pub async fn run(Arguments { recipe, local }: Arguments) -> Result<Done, Failure
 
 /// Runs a recipe on this machine and says what came out.
 pub async fn carry_out(recipe: Recipe, local: Local) -> Result<Done, Failure> {
-    let Local { workers, device, listen, journal } = local;
+    let Local { workers, device, listen, access, client, journal } = local;
     if let Some((key, ranks)) = ranks(&recipe).find(|(_, ranks)| *ranks > u32::from(workers)) {
         return Err(Failure::bad_input(format!(
             "`{key}` is {ranks}, but --workers is {workers}: training needs a worker per rank"
         )));
     }
+    access.admits(&client)?;
     let ended = launch(Launch {
         workers: workers.into(),
         device,
         listen,
+        access: access.access(),
+        client,
         journal: journal.unwrap_or_else(|| default_journal(&recipe)),
         logs: default_logs(&recipe),
         recipe,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::Stream;
 use futures::future::BoxFuture;
 use quern_proto::LogLine;
+use quern_recipes::redacted;
 use tokio::sync::watch;
 
 use super::Stopping;
@@ -116,6 +117,7 @@ impl Book {
         if let Some((end, _)) = line.text.char_indices().nth(LINE_CHARS) {
             line.text.truncate(end);
         }
+        line.text = redacted(&line.text);
         if self.lines.len() == LINES {
             self.lines.pop_front();
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use quern_machine::{Answer, Config, Event, MemoryNeeds, Place, StageConfig};
 use quern_proto as wire;
 use quern_proto::StatusReply;
-use quern_recipes::{Cluster, Recipe};
+use quern_recipes::{Cluster, Recipe, redacted};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -44,6 +44,7 @@ pub(crate) struct Terms {
 pub(crate) struct Run {
     pub id: String,
     pub name: String,
+    /// As it may be shown.
     pub output: String,
     /// When it was handed in, since the Unix epoch.
     pub submitted_ms: u64,
@@ -86,7 +87,7 @@ impl Run {
             retry_ms: (heartbeat_ms / 8).clamp(20, 1_000),
         };
         let tick_ms = (recipe.cluster.lease_ms / 8).clamp(10, 1_000);
-        let (name, output) = (recipe.name.clone(), recipe.output.clone());
+        let (name, output) = (recipe.name.clone(), redacted(&recipe.output));
         let chores = Chores { recipe, recipe_hash, run_id: id.clone(), ledger: ledger.clone() };
         let tasks = vec![
             tokio::spawn(chores.carry_out(jobs)),
@@ -224,7 +225,7 @@ async fn open_ledger(
     clock: Arc<dyn Clock>,
 ) -> Result<Opened, JournalError> {
     let identity = RunIdentity { recipe_hash: recipe_hash.into(), output: recipe.output.clone() };
-    let describe = Describe { run_id: run_id.into(), name: recipe.name.clone(), output: recipe.output.clone() };
+    let describe = Describe { run_id: run_id.into(), name: recipe.name.clone(), output: redacted(&recipe.output) };
     let stage1 = recipe.stage1.as_ref().map(|stage1| StageConfig { ranks: stage1.ranks, steps: stage1.steps });
     let stage2 = recipe.stage2.as_ref().map(|stage2| StageConfig { ranks: stage2.ranks, steps: stage2.steps });
     let Cluster { lease_ms, attempts, worker_failures, min_device_memory_gib, .. } = recipe.cluster;

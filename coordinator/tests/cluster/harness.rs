@@ -113,7 +113,8 @@ pub async fn client(coordinator: &Coordinator) -> CoordinatorClient<Channel> {
 }
 
 pub fn introduction(name: &str, version: &str) -> RegisterRequest {
-    let address = format!("{name}:1");
+    let host: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let address = format!("{host}:1");
     RegisterRequest {
         name: name.into(),
         device: "cpu".into(),

@@ -79,6 +79,40 @@ async fn offers_are_taken_once_and_only_from_their_holder() {
 }
 
 #[tokio::test]
+async fn what_was_overheard_or_is_anothers_is_worth_nothing() {
+    let site = Site::new("");
+    let coordinator = site.serve().await;
+    phase(&coordinator, "capfilt").await;
+    let mut alice = Worker::register(&coordinator, "alice").await;
+    let mut bob = Worker::register(&coordinator, "bob").await;
+    let lease = alice.shard().await;
+    // Another's lease: neither committed, nor failed, nor kept alive.
+    assert_eq!(code(bob.commit(&lease, "d").await), Code::FailedPrecondition);
+    assert_eq!(code(bob.fail(&lease, true).await), Code::FailedPrecondition);
+    assert_eq!(bob.heartbeat(&[&lease]).await.unwrap().revoked_shards, std::slice::from_ref(&lease.shard));
+    // A commit that was overheard, under alice's name with bob's secret or none, and under bob's with alice's.
+    let [his, hers] = [&bob, &alice].map(|worker| worker.credentials.clone().unwrap());
+    for credentials in [
+        Credentials { secret: his.secret.clone(), ..hers.clone() },
+        Credentials { secret: String::new(), ..hers.clone() },
+        Credentials { secret: hers.secret.clone(), ..his },
+    ] {
+        let mut thief = Worker { client: client(&coordinator).await, credentials: Some(credentials) };
+        assert_eq!(code(thief.commit(&lease, "d").await), Code::Unauthenticated);
+        assert_eq!(code(thief.drain().await), Code::Unauthenticated);
+    }
+    assert!(alice.commit(&lease, "d").await.unwrap().accepted);
+    coordinator.shutdown().await;
+
+    // A commit of an earlier life: the worker is known, the attempt is over.
+    let coordinator = site.serve().await;
+    alice.move_to(&coordinator).await;
+    assert!(alice.commit(&lease, "d").await.unwrap().accepted, "the same again is the same");
+    assert!(!alice.commit(&lease, "e").await.unwrap().accepted, "another part is not taken");
+    coordinator.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_silent_worker_loses_its_lease_and_its_late_commit() {
     let site = Site::new("");
     let coordinator = site.serve().await;

@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quern_recipes::{ModelsVolume, TaintEffect, TolerationOperator};
 
+use crate::commands::k8s::access;
 use crate::commands::k8s::render::Run;
 
 /// The container's name in every worker's pod.
@@ -111,7 +112,12 @@ fn template(run: &Run) -> PodTemplateSpec {
         node_selector: selector,
         tolerations: (!tolerations.is_empty()).then_some(tolerations),
         containers: vec![container(run)],
-        volumes: Some(std::iter::once(scratch).chain(kubernetes.models.as_ref().map(models)).collect()),
+        volumes: Some(
+            std::iter::once(scratch)
+                .chain(kubernetes.models.as_ref().map(models))
+                .chain(kubernetes.access.as_ref().map(access::volume))
+                .collect(),
+        ),
         ..PodSpec::default()
     };
     PodTemplateSpec {
@@ -122,7 +128,8 @@ fn template(run: &Run) -> PodTemplateSpec {
 
 fn container(run: &Run) -> Container {
     let kubernetes = run.kubernetes;
-    let service = || format!("http://quern.{}.svc:7077", kubernetes.namespace);
+    let scheme = if kubernetes.access.is_some() { "https" } else { "http" };
+    let service = || format!("{scheme}://quern.{}.svc:7077", kubernetes.namespace);
     let coordinator = kubernetes.coordinator.clone().unwrap_or_else(service);
     // A worker that is to have a GPU must not go on without.
     let device = if kubernetes.resources.gpus == 0 { "cpu" } else { "cuda:0" };
@@ -141,11 +148,16 @@ fn container(run: &Run) -> Container {
         image: Some(kubernetes.image.clone()),
         command: Some(vec!["quern-worker".into()]),
         args: Some(arguments.map(str::to_owned).to_vec()),
-        env: Some(vec![
-            of_the_pod("POD_NAME", "metadata.name"),
-            of_the_pod("POD_IP", "status.podIP"),
-            EnvVar { name: "HOME".into(), value: Some(SCRATCH.into()), value_from: None },
-        ]),
+        env: Some(
+            [
+                of_the_pod("POD_NAME", "metadata.name"),
+                of_the_pod("POD_IP", "status.podIP"),
+                EnvVar { name: "HOME".into(), value: Some(SCRATCH.into()), value_from: None },
+            ]
+            .into_iter()
+            .chain(kubernetes.access.iter().flat_map(access::environment))
+            .collect(),
+        ),
         env_from: (!secrets.is_empty()).then_some(secrets),
         resources: Some(resources(run)),
         security_context: Some(SecurityContext {
@@ -154,7 +166,9 @@ fn container(run: &Run) -> Container {
             capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(std::iter::once(scratch).chain(models).collect()),
+        volume_mounts: Some(
+            std::iter::once(scratch).chain(models).chain(kubernetes.access.as_ref().map(|_| access::mount())).collect(),
+        ),
         ..Container::default()
     }
 }
