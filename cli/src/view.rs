@@ -162,6 +162,7 @@ mod tests {
                 state: "alive".into(),
                 doing: "stage 1, rank 0".into(),
                 silent_ms: 9_000,
+                ..WorkerStatus::default()
             }],
             quarantined_shards: vec![ShardFailure {
                 shard: "toy-00001-000000000".into(),
