@@ -29,7 +29,7 @@ const SCHEMA: &str = "message schema {
     optional binary key (UTF8);
     optional binary url (UTF8);
     optional binary caption (UTF8);
-    optional binary image;
+    optional binary jpg;
     optional int32 width;
     optional int32 height;
     optional double similarity;

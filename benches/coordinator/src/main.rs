@@ -1,41 +1,64 @@
 //! `bench-coordinator`: the coordinator's speed at the size of the paper's corpus, against its goals and against a queue
 //! in PostgreSQL. See docs/benchmarks.md.
+//!
+//! The coordinator is the production one, in a process of its own, with its journal on a disk; the load comes from
+//! this process.
 
+mod coordinator;
+mod figures;
 mod footers;
+mod limits;
 mod planning;
 mod recipe;
 mod slow_store;
+mod stages;
+mod workers;
 
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-/// What a request takes through the slow store.
-const LATENCY: Duration = Duration::from_millis(50);
+use crate::stages::{Bench, Size};
 
 /// Measures the coordinator: planning, leases and commits, restart.
 #[derive(Parser)]
 struct Arguments {
-    /// A twentieth of the size.
+    /// A twentieth of the size, once: whether everything works, not how fast.
     #[arg(long)]
     quick: bool,
+    /// How often each figure is taken; the median counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Where the corpus, the journals and PostgreSQL's data are: on a disk, not in memory.
+    #[arg(long, value_name = "FOLDER", default_value = "/var/tmp")]
+    folder: PathBuf,
+    /// Leave the comparison out.
+    #[arg(long)]
+    without_postgres: bool,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// What the bench starts its coordinator with.
+    #[command(hide = true)]
+    BeCoordinator {
+        /// The recipe's file.
+        recipe: PathBuf,
+        /// The journal's.
+        journal: PathBuf,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(measure(arguments))
-}
-
-async fn measure(arguments: Arguments) -> anyhow::Result<()> {
-    let files = if arguments.quick { 645 } else { 12_900 };
-    let folder = tempfile::tempdir()?;
-    let start = Instant::now();
-    footers::write_corpus(&folder.path().join("corpus"), files)?;
-    println!("{files} files written in {:.1?}", start.elapsed());
-    let shards = files * (footers::FILE_ROWS / footers::GROUP_ROWS) as usize;
-    let recipe = recipe::over(folder.path(), footers::GROUP_ROWS)?;
-    println!("planned here in {:.2?}", planning::plan_here(&recipe, shards).await?);
-    println!("planned at {LATENCY:?} per request in {:.2?}", planning::plan_far(&recipe, shards, LATENCY).await?);
-    Ok(())
+    limits::allow_many_connections()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    if let Some(Role::BeCoordinator { recipe, journal }) = arguments.role {
+        return runtime.block_on(coordinator::be(&recipe, journal));
+    }
+    let size = if arguments.quick { Size::QUICK } else { Size { rounds: arguments.rounds, ..Size::FULL } };
+    let bench = Bench::new(size, &arguments.folder, !arguments.without_postgres)?;
+    runtime.block_on(bench.measure())
 }

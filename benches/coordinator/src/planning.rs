@@ -17,7 +17,7 @@ use crate::slow_store::SlowStore;
 ///
 /// # Errors
 /// When the plan isn't the one that the corpus was written for.
-pub async fn plan_here(recipe: &Recipe, shards: usize) -> anyhow::Result<Duration> {
+pub async fn plan_here(recipe: &Recipe, shards: u64) -> anyhow::Result<Duration> {
     let start = Instant::now();
     let plan = plan_dataset(&recipe.datasets[0], recipe.shard_rows).await?;
     let took = start.elapsed();
@@ -29,7 +29,7 @@ pub async fn plan_here(recipe: &Recipe, shards: usize) -> anyhow::Result<Duratio
 ///
 /// # Errors
 /// As [`plan_here`].
-pub async fn plan_far(recipe: &Recipe, shards: usize, latency: Duration) -> anyhow::Result<Duration> {
+pub async fn plan_far(recipe: &Recipe, shards: u64, latency: Duration) -> anyhow::Result<Duration> {
     let dataset = &recipe.datasets[0];
     let prefix = StorePath::from_absolute_path(Path::new(&dataset.path))?;
     let store = SlowStore { inner: LocalFileSystem::new(), latency };
@@ -41,8 +41,8 @@ pub async fn plan_far(recipe: &Recipe, shards: usize, latency: Duration) -> anyh
     Ok(took)
 }
 
-fn check(plan: &DatasetPlan, shards: usize) -> anyhow::Result<()> {
+fn check(plan: &DatasetPlan, shards: u64) -> anyhow::Result<()> {
     ensure!(plan.unreadable.is_empty(), "{} files can't be read", plan.unreadable.len());
-    ensure!(plan.shards.len() == shards, "{} shards are planned, not {shards}", plan.shards.len());
+    ensure!(plan.shards.len() as u64 == shards, "{} shards are planned, not {shards}", plan.shards.len());
     Ok(())
 }

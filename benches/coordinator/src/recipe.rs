@@ -4,15 +4,16 @@ use std::path::Path;
 
 use quern_recipes::Recipe;
 
-/// A recipe of the corpus in `folder/corpus`, in shards of `shard_rows` rows, whose parts would be in `folder/out`.
+/// Writes a recipe of the corpus in `folder/corpus`, in shards of `shard_rows` rows, whose parts would be in `folder/out`.
 ///
 /// # Errors
-/// When the folder's name can't be stated in a recipe.
-pub fn over(folder: &Path, shard_rows: u64) -> anyhow::Result<Recipe> {
+/// When it can't be written, or the folder's name can't be stated in a recipe.
+pub fn write(path: &Path, folder: &Path, shard_rows: u64) -> anyhow::Result<Recipe> {
     let folder = folder.display();
     let yaml = format!(
         "name: bench\nseed: 1\noutput: {folder}/out\nshard_rows: {shard_rows}\ndatasets:\n  - name: laion\n    path: \
          {folder}/corpus\n    capfilt: false\n"
     );
-    Ok(Recipe::parse("bench.yaml", &yaml)?)
+    std::fs::write(path, yaml)?;
+    Ok(Recipe::read(path)?)
 }
