@@ -9,6 +9,8 @@ mod figures;
 mod footers;
 mod limits;
 mod planning;
+mod postgres;
+mod queue;
 mod recipe;
 mod slow_store;
 mod stages;

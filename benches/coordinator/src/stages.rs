@@ -1,8 +1,11 @@
 //! What is measured, one after the other.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use deadpool_postgres::Pool;
 use quern_recipes::Recipe;
 use tempfile::TempDir;
 
@@ -10,13 +13,17 @@ use crate::coordinator::Process;
 use crate::figures::{Goal, Table, median, percentile_ms};
 use crate::footers::{FILE_ROWS, GROUP_ROWS, write_corpus};
 use crate::planning::{plan_far, plan_here};
-use crate::recipe;
+use crate::postgres::Server;
 use crate::workers::{Fleet, Pace, Work};
+use crate::{queue, recipe};
 
 /// What a request takes through the slow store.
 const LATENCY: Duration = Duration::from_millis(50);
 /// Shards per second at which the latency of leases is measured.
 const PACE_PER_S: u64 = 1_000;
+
+/// Numbers of connections that PostgreSQL is tried with; the best one counts.
+const POOLS: [usize; 4] = [8, 16, 32, 64];
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +76,8 @@ impl Bench {
     /// When there can't be such a folder.
     pub fn new(size: Size, folder: &Path, compare: bool) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("bench-coordinator-").tempdir_in(folder)?;
+        // PostgreSQL's user has to come through.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
         Ok(Bench { size, folder, compare, table: Table::default() })
     }
 
@@ -110,6 +119,8 @@ impl Bench {
     }
 
     async fn load(&mut self, case: &Case) -> anyhow::Result<()> {
+        let rival = if self.compare { Some(self.rival().await?) } else { None };
+        let mut rival_rates = Vec::new();
         let (mut rates, mut p50s, mut p99s) = (Vec::new(), Vec::new(), Vec::new());
         let (mut peaks, mut restarts) = (Vec::new(), Vec::new());
         for _ in 0..self.size.rounds {
@@ -121,18 +132,46 @@ impl Bench {
                 work.cycles_per_s()
             );
             rates.push(work.cycles_per_s());
+            if let Some(rival) = &rival {
+                let rate = rival.exhaust(self.size.workers, case.shards).await?;
+                println!("{rate:.0} cycles/s of PostgreSQL over {} connections", rival.connections);
+                rival_rates.push(rate);
+            }
             p50s.push(p50);
             p99s.push(p99);
             peaks.push(peak_mib);
             restarts.push(restart.as_secs_f64());
         }
         let shards = self.size.shards();
-        self.table.add("durable lease+commit cycles", Goal::AtLeast(5_000.0), median(rates), "/s");
+        let rate = median(rates);
+        self.table.add("durable lease+commit cycles", Goal::AtLeast(5_000.0), rate, "/s");
+        if let Some(rival) = rival {
+            let rival_rate = median(rival_rates);
+            let what = format!("the same by a PostgreSQL queue, {} connections", rival.connections);
+            self.table.note(&what, rival_rate, "/s");
+            self.table.note("the coordinator's rate by PostgreSQL's", rate / rival_rate, "×");
+        }
         self.table.note("lease at 1,000 cycles/s, p50", median(p50s), "ms");
         self.table.add("lease at 1,000 cycles/s, p99", Goal::Below(50.0), median(p99s), "ms");
         self.table.add("coordinator's memory at most", Goal::Below(300.0), median(peaks), "MiB");
         self.table.add(&format!("restart with {shards} shards done"), Goal::Below(2.0), median(restarts), "s");
         Ok(())
+    }
+
+    /// PostgreSQL with the number of connections that suits it best.
+    async fn rival(&self) -> anyhow::Result<Rival> {
+        let server = Server::start(&self.folder.path().join("postgres"))?;
+        let trial = self.size.shards() / 10;
+        let mut tried = Vec::new();
+        for connections in POOLS {
+            let pool = server.pool(connections)?;
+            queue::fill(&pool, trial).await?;
+            let rate = queue::exhaust(&pool, self.size.workers, trial).await?;
+            println!("{rate:.0} cycles/s of PostgreSQL over {connections} connections, {trial} shards");
+            tried.push((rate, connections));
+        }
+        let (_, connections) = tried.into_iter().max_by(|one, other| one.0.total_cmp(&other.0)).expect("some are tried");
+        Ok(Rival { pool: server.pool(connections)?, connections, _server: server })
     }
 
     /// The latency of leases at a steady pace, p50 and p99 in milliseconds.
@@ -188,6 +227,20 @@ struct Loaded {
     work: Work,
     peak_mib: f64,
     restart: Duration,
+}
+
+/// A queue in PostgreSQL.
+struct Rival {
+    pool: Pool,
+    connections: usize,
+    _server: Server,
+}
+
+impl Rival {
+    async fn exhaust(&self, workers: usize, shards: u64) -> anyhow::Result<f64> {
+        queue::fill(&self.pool, shards).await?;
+        queue::exhaust(&self.pool, workers, shards).await
+    }
 }
 
 /// A corpus and its recipe.
