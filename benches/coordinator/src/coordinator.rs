@@ -14,6 +14,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tonic::transport::Channel;
 
+use crate::limits;
+
 /// How often the bench looks whether something has come about.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -96,6 +98,14 @@ impl Process {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// The processor time that it has taken.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        limits::cpu(&self.child.id().context("the coordinator is gone")?.to_string())
     }
 
     /// What it has taken of the machine's memory.

@@ -88,7 +88,9 @@ fn is_root() -> bool {
 fn numeric(user: &str) -> anyhow::Result<u32> {
     let output = Command::new("id").args(["-u", user]).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.trim().parse().with_context(|| format!("there is no user {user}: scripts/setup.sh --bench installs PostgreSQL"))
+    text.trim()
+        .parse()
+        .with_context(|| format!("there is no user {user}: scripts/setup.sh --bench installs PostgreSQL"))
 }
 
 /// The newest version's binaries.

@@ -15,7 +15,7 @@ use crate::footers::{FILE_ROWS, GROUP_ROWS, write_corpus};
 use crate::planning::{plan_far, plan_here};
 use crate::postgres::Server;
 use crate::workers::{Fleet, Pace, Work};
-use crate::{queue, recipe};
+use crate::{limits, queue, recipe};
 
 /// What a request takes through the slow store.
 const LATENCY: Duration = Duration::from_millis(50);
@@ -50,7 +50,8 @@ impl Size {
         curve: &[(1_290, 2_000), (4_000, 2_000), (12_900, 2_000), (12_900, 200)],
     };
     /// A twentieth of it.
-    pub const QUICK: Size = Size { files: 645, workers: 100, paced: 500, rounds: 1, curve: &[(65, 2_000), (645, 2_000)] };
+    pub const QUICK: Size =
+        Size { files: 645, workers: 100, paced: 500, rounds: 1, curve: &[(65, 2_000), (645, 2_000)] };
 
     fn shards(&self) -> u64 {
         shards_of(self.files, GROUP_ROWS)
@@ -111,7 +112,11 @@ impl Bench {
         for _ in 0..self.size.rounds {
             here.push(plan_here(&case.recipe, case.shards).await?.as_secs_f64());
             far.push(plan_far(&case.recipe, case.shards, LATENCY).await?.as_secs_f64());
-            println!("planned: {:.2} s here, {:.2} s at {LATENCY:?} per request", here[here.len() - 1], far[far.len() - 1]);
+            println!(
+                "planned: {:.2} s here, {:.2} s at {LATENCY:?} per request",
+                here[here.len() - 1],
+                far[far.len() - 1]
+            );
         }
         self.table.add("plan, local", Goal::Below(10.0), median(here), "s");
         self.table.add("plan, 50 ms per request", Goal::Below(60.0), median(far), "s");
@@ -170,7 +175,8 @@ impl Bench {
             println!("{rate:.0} cycles/s of PostgreSQL over {connections} connections, {trial} shards");
             tried.push((rate, connections));
         }
-        let (_, connections) = tried.into_iter().max_by(|one, other| one.0.total_cmp(&other.0)).expect("some are tried");
+        let (_, connections) =
+            tried.into_iter().max_by(|one, other| one.0.total_cmp(&other.0)).expect("some are tried");
         Ok(Rival { pool: server.pool(connections)?, connections, _server: server })
     }
 
@@ -190,7 +196,12 @@ impl Bench {
     async fn exhaust(&self, case: &Case) -> anyhow::Result<Loaded> {
         let coordinator = case.start().await?;
         let fleet = Fleet::muster(&coordinator.url, self.size.workers).await?;
+        let before = (coordinator.cpu()?, limits::cpu("self")?);
         let work = fleet.work(case.shards, Pace::AsFastAsPossible).await?;
+        let per_cycle_us = |cpu: Duration| cpu.as_secs_f64() * 1e6 / case.shards as f64;
+        let own_us = per_cycle_us(coordinator.cpu()? - before.0);
+        let load_us = per_cycle_us(limits::cpu("self")? - before.1);
+        println!("processor time per cycle: {own_us:.0} µs of the coordinator, {load_us:.0} µs of the load generator");
         coordinator.wait_until(|status| status.phase == "done").await?;
         let peak_mib = coordinator.memory()?.peak;
         drop(fleet);

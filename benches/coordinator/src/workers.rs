@@ -10,8 +10,8 @@ use anyhow::{Context, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use quern_proto::coordinator_client::CoordinatorClient;
 use quern_proto::{
-    CommitRequest, Credentials, HeartbeatRequest, LeaseRequest, PartSummary, RegisterRequest, ShardLease, ShardProgress,
-    lease_reply,
+    CommitRequest, Credentials, HeartbeatRequest, LeaseRequest, PartSummary, RegisterRequest, ShardLease,
+    ShardProgress, lease_reply,
 };
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::transport::{Channel, Endpoint};
@@ -174,7 +174,7 @@ impl Worker {
             name: format!("node-{:03}.example:{index}", index / 8),
             device: format!("cuda:{}", index % 8),
             version: quern_coordinator::VERSION.into(),
-            address: format!("10.0.{}.{}:4000", index / 250, index % 250),
+            ..RegisterRequest::default()
         };
         let reply = client.register(request).await?.into_inner();
         let credentials = reply.credentials.context("a worker has credentials")?;
@@ -193,7 +193,7 @@ impl Worker {
             let request = HeartbeatRequest {
                 credentials: Some(self.credentials.clone()),
                 progress: progress.into_iter().collect(),
-                log: Vec::new(),
+                ..HeartbeatRequest::default()
             };
             if let Err(error) = self.client.heartbeat(request).await {
                 eprintln!("a heartbeat failed: {error}");

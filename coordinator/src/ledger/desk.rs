@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use quern_proto::StatusReply;
 use tokio::sync::{mpsc, watch};
 
-use super::keeper::{Job, Keeper};
 use super::Entry;
+use super::keeper::{Job, Keeper};
 use crate::clock::Clock;
 use crate::status::Describe;
 
