@@ -1,6 +1,6 @@
 # `make demo` and `make test` set everything up by themselves; see README.md.
 SHELL := /bin/bash
-.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations zoo deny bench-coordinator
+.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt bench-coordinator zoo deny
 
 # System packages, .venv with the pinned torch, links in .deps/. Idempotent and quick the second time.
 setup:
@@ -61,6 +61,12 @@ bench-coordinator:
 	@scripts/setup.sh --bench
 	cargo build --release -p quern-bench-coordinator
 	target/release/bench-coordinator $(BENCH_FLAGS)
+
+# Images per second against the script that a Hugging Face user writes, in alternation: base size, then large.
+bench-capfilt: setup-dev
+	cargo build --release -p quern-bench-capfilt
+	.venv/bin/python benches/capfilt/run.py --size base
+	.venv/bin/python benches/capfilt/run.py --size large --images 4 --rounds 2
 
 # Trains the tiny models of zoo/ anew (about an hour).
 zoo: setup-dev build

@@ -2,6 +2,7 @@
 //!
 //! - [`store`]: folders behind paths and URLs.
 //! - [`plan`]: which shards a data set has, from its files' footers alone.
+//! - [`discover`]: which columns a data set has.
 //! - [`reader`]: a shard's rows as a stream.
 //! - [`order`]: which sample is trained on when.
 //! - [`annotated`]: images with their texts, to be evaluated.
@@ -12,6 +13,7 @@ pub mod annotated;
 mod columns;
 #[cfg(test)]
 mod counted;
+pub mod discover;
 #[cfg(feature = "images")]
 pub mod images;
 mod keyed;

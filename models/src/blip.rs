@@ -2,7 +2,7 @@
 //!
 //! Reproduces Hugging Face `BlipForConditionalGeneration` (transformers 5.17), whose weights and `config.json` it
 //! reads. An image is encoded once; its cross-attention keys and values are computed once and shared by all of its
-//! captions, whose lanes are folded into the query dimension.
+//! captions, whose lanes are folded into the query dimension; captions that have ended leave the batch.
 
 use std::path::Path;
 

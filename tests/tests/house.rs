@@ -32,6 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("quern-sim-checker", &["quern-machine"]),
     ("quern-sim", &["quern-machine", "quern-coordinator", "quern-sim-checker"]),
     ("quern-bench-coordinator", &["quern-recipes", "quern-coordinator", "quern-corpus", "quern-proto"]),
+    ("quern-bench-capfilt", &["quern-recipes", "quern-corpus", "quern-capfilt", "quern-capfilt-engine"]),
     ("quern-cli", &["quern-recipes", "quern-coordinator", "quern-capfilt", "quern-corpus", "quern-proto"]),
 ];
 
@@ -39,7 +40,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const ONLY_IN: &[(&str, &[&str])] = &[
     (
         "tch",
-        &["quern-models", "quern-collective", "quern-capfilt-engine", "quern-trainer", "quern-worker", "quern-tests"],
+        &[
+            "quern-models",
+            "quern-collective",
+            "quern-capfilt-engine",
+            "quern-trainer",
+            "quern-worker",
+            "quern-tests",
+            "quern-bench-capfilt",
+        ],
     ),
     (
         "tonic",

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use deadpool_postgres::Pool;
+use futures::future::join_all;
 use tokio::task::JoinSet;
 
 /// The first `shards` shards of the bench's corpus.
@@ -49,11 +50,26 @@ pub async fn fill(pool: &Pool, shards: u64) -> anyhow::Result<()> {
     Ok(client.batch_execute("checkpoint").await?)
 }
 
+/// Makes the pool's connections and has each prepare its statements.
+///
+/// # Errors
+/// When the server refuses.
+async fn warm(pool: &Pool) -> anyhow::Result<()> {
+    let clients: Vec<_> = join_all((0..pool.status().max_size).map(|_| pool.get())).await;
+    for client in clients {
+        let client = client?;
+        client.prepare_cached(LEASE).await?;
+        client.prepare_cached(COMMIT).await?;
+    }
+    Ok(())
+}
+
 /// Has `workers` workers do all of the queue's `shards` shards as fast as possible; returns the shards per second.
 ///
 /// # Errors
 /// When the server refuses, or a shard isn't done once.
 pub async fn exhaust(pool: &Pool, workers: usize, shards: u64) -> anyhow::Result<f64> {
+    warm(pool).await?;
     let taken = Arc::new(AtomicU64::new(0));
     let start = Instant::now();
     let mut running = JoinSet::new();

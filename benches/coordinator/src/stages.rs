@@ -166,7 +166,7 @@ impl Bench {
     /// PostgreSQL with the number of connections that suits it best.
     async fn rival(&self) -> anyhow::Result<Rival> {
         let server = Server::start(&self.folder.path().join("postgres"))?;
-        let trial = self.size.shards() / 10;
+        let trial = self.size.shards() / 8;
         let mut tried = Vec::new();
         for connections in POOLS {
             let pool = server.pool(connections)?;

@@ -1,5 +1,6 @@
 //! The captioner: BLIP with its tokenizer and preprocessor; captions by nucleus sampling with keyed draws.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use quern_corpus::{Keyed, Purpose};
@@ -29,6 +30,16 @@ pub struct Captioner {
     sampling: SamplingOptions,
     captions_per_image: usize,
     kind: Kind,
+    written: Cell<Written>,
+}
+
+/// How much was written so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Captions, empty lanes left out.
+    pub captions: u64,
+    /// Their tokens, without BOS, prompt and end.
+    pub tokens: u64,
 }
 
 impl Captioner {
@@ -68,6 +79,7 @@ impl Captioner {
             sampling,
             captions_per_image: config.candidates as usize,
             kind,
+            written: Cell::default(),
         })
     }
 
@@ -84,8 +96,23 @@ impl Captioner {
         };
         let states = self.blip.encode_images(&pixels.to_kind(self.kind));
         let ids = self.blip.nucleus(&states, per_image as i64, &self.prompt, &self.sampling, &mut uniforms);
+        self.count(&ids, keys);
         let text = |ids: &Vec<i64>| self.tokenizer.decode(ids).trim().to_owned();
         ids.chunks(per_image).map(|captions| captions.iter().map(text).collect()).collect()
+    }
+
+    /// How much it has written since it was loaded.
+    pub fn written(&self) -> Written {
+        self.written.get()
+    }
+
+    fn count(&self, ids: &[Vec<i64>], keys: &[Option<u64>]) {
+        let Written { mut captions, mut tokens } = self.written.get();
+        for (of_image, _) in ids.chunks(self.captions_per_image).zip(keys).filter(|(_, key)| key.is_some()) {
+            captions += of_image.len() as u64;
+            tokens += of_image.iter().map(|ids| ids.len() as u64).sum::<u64>();
+        }
+        self.written.set(Written { captions, tokens });
     }
 }
 

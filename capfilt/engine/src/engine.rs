@@ -12,7 +12,7 @@ use quern_recipes::{CapFilt, ImageLimits};
 use tch::{Device, Tensor};
 
 use crate::EngineError;
-use crate::captioner::Captioner;
+use crate::captioner::{Captioner, Written};
 use crate::pixels::{decode_rows, evaluation};
 use crate::ranker::Ranker;
 
@@ -58,6 +58,11 @@ impl Engine {
     /// BLAKE3 of the models' files, as [`quern_capfilt::model_digests`] gives them.
     pub fn model_digests(&self) -> &BTreeMap<String, String> {
         &self.digests
+    }
+
+    /// How much was written since the models were loaded.
+    pub fn written(&self) -> Written {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner).captioner.written()
     }
 
     /// What becomes of the rows, in order. `rows` are a shard's rows from the first one or from a multiple of

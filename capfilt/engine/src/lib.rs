@@ -20,7 +20,7 @@ mod pass;
 mod pixels;
 mod ranker;
 
-pub use captioner::Captioner;
+pub use captioner::{Captioner, Written};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use pass::pass_rows;

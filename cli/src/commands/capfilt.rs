@@ -1,15 +1,17 @@
-//! `quern capfilt …`: what CapFilt wrote, checked and shown.
+//! `quern capfilt …`: the pass over one folder, and what it wrote, checked and shown.
 
 mod report;
+mod run;
 mod verify;
 
 use crate::outcome::{Done, Failure};
 
 pub use report::write_report;
 
-/// What there is to do with an output.
+/// What there is to do.
 #[derive(clap::Subcommand)]
 pub enum Command {
+    Run(run::Arguments),
     Report(report::Arguments),
     Verify(verify::Arguments),
 }
@@ -17,6 +19,7 @@ pub enum Command {
 /// Carries out the command.
 pub async fn capfilt(command: Command) -> Result<Done, Failure> {
     match command {
+        Command::Run(arguments) => run::run(arguments).await,
         Command::Report(arguments) => report::report(arguments).await,
         Command::Verify(arguments) => verify::verify(arguments).await,
     }

@@ -13,6 +13,13 @@ use crate::outcome::{Done, Failure};
 pub struct Arguments {
     /// The recipe's file.
     recipe: PathBuf,
+    #[command(flatten)]
+    local: Local,
+}
+
+/// How a recipe is carried out on this machine.
+#[derive(clap::Args)]
+pub struct Local {
     /// Worker processes.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
@@ -28,19 +35,23 @@ pub struct Arguments {
 }
 
 /// Runs the recipe and says what came out.
-pub async fn run(arguments: Arguments) -> Result<Done, Failure> {
-    let recipe = Recipe::read(&arguments.recipe)?;
-    if let Some((key, ranks)) = ranks(&recipe).find(|(_, ranks)| *ranks > u32::from(arguments.workers)) {
+pub async fn run(Arguments { recipe, local }: Arguments) -> Result<Done, Failure> {
+    carry_out(Recipe::read(&recipe)?, local).await
+}
+
+/// Runs a recipe on this machine and says what came out.
+pub async fn carry_out(recipe: Recipe, local: Local) -> Result<Done, Failure> {
+    let Local { workers, device, listen, journal } = local;
+    if let Some((key, ranks)) = ranks(&recipe).find(|(_, ranks)| *ranks > u32::from(workers)) {
         return Err(Failure::bad_input(format!(
-            "`{key}` is {ranks}, but --workers is {}: training needs a worker per rank",
-            arguments.workers
+            "`{key}` is {ranks}, but --workers is {workers}: training needs a worker per rank"
         )));
     }
     let ended = launch(Launch {
-        workers: arguments.workers.into(),
-        device: arguments.device,
-        listen: arguments.listen,
-        journal: arguments.journal.unwrap_or_else(|| default_journal(&recipe)),
+        workers: workers.into(),
+        device,
+        listen,
+        journal: journal.unwrap_or_else(|| default_journal(&recipe)),
         logs: default_logs(&recipe),
         recipe,
     })

@@ -1,7 +1,7 @@
 //! A coordinator that was started with a recipe.
 
 use futures::StreamExt;
-use quern_coordinator::{ServeError, ServeOptions, VERSION, serve};
+use quern_coordinator::{ServeError, ServeOptions, serve};
 use quern_proto::lease_reply::Work;
 use quern_proto::*;
 use quern_recipes::Recipe;

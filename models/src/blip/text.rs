@@ -4,7 +4,7 @@
 use tch::Tensor;
 
 use super::BlipTextConfig;
-use crate::generate::{KvCache, StepDecoder};
+use crate::generate::{KvCache, Lanes, StepDecoder};
 use crate::layers::{
     Activation, Embedding, LayerNorm, Linear, Mask, Mlp, attention, causal_padding_mask, merge_heads, shared_attention,
     split_heads,
@@ -67,9 +67,10 @@ impl TextDecoder {
     /// `ids` and `mask` `[B, L]` -> logits `[B, L, vocab]`; padding is hidden, and so is what follows a token.
     pub fn teacher_forced(&self, images: &ImageKeys, ids: &Tensor, mask: &Tensor) -> Tensor {
         let visible = causal_padding_mask(mask);
+        let lanes = Lanes::new(ids.size()[0]);
         let mut x = self.embed(ids, 0);
         for (layer, image) in self.layers.iter().zip(images) {
-            x = layer.forward(&x, image, Mask::Given(&visible), None);
+            x = layer.forward(&x, image, &lanes, Mask::Given(&visible), None);
         }
         self.head.forward(&x)
     }
@@ -114,8 +115,15 @@ impl TextLayer {
         (heads(&self.cross_key), heads(&self.cross_value))
     }
 
-    /// `x [lanes, L, W]`, image keys `[B, H, N, D]` with `lanes` a multiple of `B` -> `[lanes, L, W]`
-    fn forward(&self, x: &Tensor, image: &(Tensor, Tensor), mask: Mask, cache: Option<&mut KvCache>) -> Tensor {
+    /// `x [lanes, L, W]`, image keys `[B, H, N, D]` -> `[lanes, L, W]`
+    fn forward(
+        &self,
+        x: &Tensor,
+        image: &(Tensor, Tensor),
+        lanes: &Lanes,
+        mask: Mask,
+        cache: Option<&mut KvCache>,
+    ) -> Tensor {
         let (q, k, v) = split_qkv(&self.attention_qkv.forward(x), self.heads);
         let (k, v) = match cache {
             Some(cache) => cache.append(&k, &v),
@@ -125,7 +133,9 @@ impl TextLayer {
         let x = self.attention_norm.forward(&(attended + x));
         let (keys, values) = image;
         let scale = 1.0 / (keys.size()[3] as f64).sqrt();
-        let seen = shared_attention(&self.cross_query.forward(&x), keys, values, scale, Mask::None);
+        let seen = lanes.evenly(&self.cross_query.forward(&x), |queries| {
+            shared_attention(queries, keys, values, scale, Mask::None)
+        });
         let x = self.cross_norm.forward(&(self.cross_output.forward(&seen) + &x));
         self.output_norm.forward(&(self.mlp.forward(&x) + &x))
     }
@@ -152,6 +162,7 @@ impl Head {
 pub struct BlipDecoder<'a> {
     model: &'a TextDecoder,
     images: ImageKeys,
+    lanes: Lanes,
     caches: Vec<KvCache>,
 }
 
@@ -159,7 +170,8 @@ impl<'a> BlipDecoder<'a> {
     /// Begins captions of up to `capacity` tokens for `image_states [B, N, D]`, one lane each.
     pub fn new(model: &'a TextDecoder, image_states: &Tensor, capacity: i64) -> Self {
         let caches = model.layers.iter().map(|_| KvCache::new(capacity)).collect();
-        BlipDecoder { model, images: model.image_keys(image_states), caches }
+        let lanes = Lanes::new(image_states.size()[0]);
+        BlipDecoder { model, images: model.image_keys(image_states), lanes, caches }
     }
 }
 
@@ -171,13 +183,21 @@ impl StepDecoder for BlipDecoder<'_> {
         let mask = if length > 1 { Mask::Causal } else { Mask::None };
         let mut x = self.model.embed(ids, fed);
         for ((layer, image), cache) in self.model.layers.iter().zip(&self.images).zip(&mut self.caches) {
-            x = layer.forward(&x, image, mask, Some(cache));
+            x = layer.forward(&x, image, &self.lanes, mask, Some(cache));
         }
         self.model.head.forward(&x.narrow(1, length - 1, 1)).view([lanes, -1])
     }
 
     fn fork(&mut self, copies: i64) {
+        self.lanes.fork(copies);
         self.caches.iter_mut().for_each(|cache| cache.fork(copies));
+    }
+
+    fn keep(&mut self, lanes: &[i64]) -> bool {
+        let device = self.model.words.weight.device();
+        self.lanes.keep(lanes, device);
+        self.reorder(&Tensor::from_slice(lanes).to_device(device));
+        true
     }
 
     fn reorder(&mut self, lanes: &Tensor) {

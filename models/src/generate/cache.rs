@@ -42,9 +42,16 @@ impl KvCache {
         }
     }
 
-    /// Lane `i` becomes what was lane `lanes[i]`.
+    /// Lane `i` becomes what was lane `lanes[i]`; there may be fewer than before.
     pub fn reorder(&mut self, lanes: &Tensor) {
-        self.map(|held| held.index_select(0, lanes));
+        let length = self.length;
+        self.map(|held| {
+            let mut size = held.size();
+            size[0] = lanes.size()[0];
+            let kept = Tensor::empty(&size, (held.kind(), held.device()));
+            kept.narrow(2, 0, length).copy_(&held.narrow(2, 0, length).index_select(0, lanes));
+            kept
+        });
     }
 
     fn map(&mut self, change: impl Fn(&Tensor) -> Tensor) {

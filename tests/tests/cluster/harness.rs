@@ -215,33 +215,38 @@ impl Run {
 
     /// Every file under the output with its content, logs left out.
     pub fn bytes(&self) -> BTreeMap<String, Vec<u8>> {
-        fn walk(folder: &Path, root: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
-            for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
-                let path = entry.expect("an entry").path();
-                let name = path.strip_prefix(root).expect("below the root").to_str().expect("UTF-8").to_owned();
-                match path.is_dir() {
-                    true if name == "logs" => {}
-                    true => walk(&path, root, files),
-                    false => drop(files.insert(name, fs::read(&path).expect("readable"))),
-                }
-            }
-        }
-        let mut files = BTreeMap::new();
-        walk(&self.output(), &self.output(), &mut files);
-        files
+        bytes_under(&self.output())
     }
 
     /// What `quern capfilt verify` says: every input row exactly once, digests, no orphans.
     pub fn verify(&self) {
-        let output =
-            quern(&["capfilt", "verify", self.output().to_str().expect("UTF-8")]).output().expect("quern starts");
-        assert!(
-            output.status.success(),
-            "verify: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        verify(&self.output());
     }
+}
+
+/// Every file under an output with its content, logs left out.
+pub fn bytes_under(output: &Path) -> BTreeMap<String, Vec<u8>> {
+    fn walk(folder: &Path, root: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
+        for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+            let path = entry.expect("an entry").path();
+            let name = path.strip_prefix(root).expect("below the root").to_str().expect("UTF-8").to_owned();
+            match path.is_dir() {
+                true if name == "logs" => {}
+                true => walk(&path, root, files),
+                false => drop(files.insert(name, fs::read(&path).expect("readable"))),
+            }
+        }
+    }
+    let mut files = BTreeMap::new();
+    walk(output, output, &mut files);
+    files
+}
+
+/// What `quern capfilt verify` says of an output.
+pub fn verify(output: &Path) {
+    let ended = quern(&["capfilt", "verify", output.to_str().expect("UTF-8")]).output().expect("quern starts");
+    let (out, error) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(ended.status.success(), "verify: {out}{error}");
 }
 
 /// Starts a worker; `faults` are `quern-worker run`'s scripted faults.

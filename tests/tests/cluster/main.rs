@@ -6,6 +6,7 @@ mod harness;
 mod kubernetes;
 mod operated;
 mod same_bytes;
+mod short_form;
 mod stages;
 mod submitted;
 mod training;
