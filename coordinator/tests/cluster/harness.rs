@@ -114,7 +114,13 @@ pub async fn client(coordinator: &Coordinator) -> CoordinatorClient<Channel> {
 
 pub fn introduction(name: &str, version: &str) -> RegisterRequest {
     let address = format!("{name}:1");
-    RegisterRequest { name: name.into(), device: "cpu".into(), version: version.into(), address }
+    RegisterRequest {
+        name: name.into(),
+        device: "cpu".into(),
+        version: version.into(),
+        address,
+        ..RegisterRequest::default()
+    }
 }
 
 impl Worker {
