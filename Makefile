@@ -1,6 +1,6 @@
 # `make demo` and `make test` set everything up by themselves; see README.md.
 SHELL := /bin/bash
-.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt zoo deny
+.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt bench-coordinator zoo deny
 
 # System packages, .venv with the pinned torch, links in .deps/. Idempotent and quick the second time.
 setup:
@@ -21,6 +21,7 @@ demo: build
 test: setup-dev check
 	cargo build --release --workspace --bins
 	cargo test --release --workspace
+	target/release/bench-coordinator --quick --without-postgres
 	$(MAKE) sim-mutations
 	scripts/parity.sh 1 1
 	scripts/exports.sh 1
@@ -54,6 +55,12 @@ sim:
 # Every bug that can be planted is caught. The feature reaches this test alone: no binary for use has a bug to plant.
 sim-mutations:
 	cargo test --release --workspace --features quern-sim/mutations --test mutations
+
+# The coordinator's speed: planning, leases and commits, restart; against its goals and a PostgreSQL queue (ten minutes).
+bench-coordinator:
+	@scripts/setup.sh --bench
+	cargo build --release -p quern-bench-coordinator
+	target/release/bench-coordinator $(BENCH_FLAGS)
 
 # Images per second against the script that a Hugging Face user writes, in alternation: base size, then large.
 bench-capfilt: setup-dev

@@ -3,6 +3,7 @@
 //! Calls queue up as events. The thread takes all that are there as one batch, and answers when the keeper has made it
 //! durable: under load, one sync serves many calls.
 
+mod desk;
 mod keeper;
 
 use std::sync::Arc;
@@ -17,12 +18,11 @@ use crate::errors::CallError;
 use crate::journal::{Journal, JournalError};
 use crate::status::Describe;
 
+use desk::Desk;
 pub use keeper::{Job, Keeper};
 
 /// Calls that wait for the ledger at most; more wait outside.
-const QUEUE: usize = 1024;
-/// Events per transaction at most.
-const BATCH: usize = 512;
+const QUEUE: usize = 4096;
 
 /// An event that waits for its answer.
 struct Entry {
@@ -75,57 +75,11 @@ pub(crate) fn open(opening: Opening) -> Result<Opened, JournalError> {
     let (status_sender, status) = watch::channel(describe.status(keeper.machine(), None));
     let (job_sender, jobs) = mpsc::unbounded_channel();
     let (inbox, entries) = mpsc::channel(QUEUE);
-    let mut desk = Desk { keeper, clock, describe, status_sender, job_sender };
-    let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || {
-        desk.publish();
-        desk.serve(entries);
-    });
+    let desk = Desk::new(keeper, clock, describe, status_sender, job_sender);
+    let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || desk.serve(entries));
     let thread =
         thread.map_err(|error| JournalError::Io { path: "ledger thread".into(), reason: error.to_string() })?;
     Ok(Opened { ledger: Ledger { inbox }, jobs, status, thread })
-}
-
-/// The thread's own: the keeper and who hears of it.
-struct Desk {
-    keeper: Keeper,
-    clock: Arc<dyn Clock>,
-    describe: Describe,
-    status_sender: watch::Sender<StatusReply>,
-    job_sender: mpsc::UnboundedSender<Job>,
-}
-
-impl Desk {
-    fn serve(&mut self, mut entries: mpsc::Receiver<Entry>) {
-        while let Some(first) = entries.blocking_recv() {
-            let mut batch = vec![first];
-            while batch.len() < BATCH
-                && let Ok(next) = entries.try_recv()
-            {
-                batch.push(next);
-            }
-            let (events, callers): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(|entry| (entry.event, entry.answer)).unzip();
-            let verdicts = self.keeper.turn(self.clock.now_ms(), &events);
-            self.publish();
-            for (caller, verdict) in callers.into_iter().zip(verdicts) {
-                // A caller that has gone away doesn't care.
-                let _ = caller.send(verdict);
-            }
-        }
-    }
-
-    /// Tells the watchers what changed and hands out the chore that is due.
-    fn publish(&mut self) {
-        if !self.keeper.is_sound() {
-            return;
-        }
-        let status = self.describe.status(self.keeper.machine(), self.keeper.outage());
-        self.status_sender.send_if_modified(|known| self.describe.replace(known, status));
-        if let Some(job) = self.keeper.next_job() {
-            // Nobody takes jobs any more when the coordinator is stopping.
-            let _ = self.job_sender.send(job);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The machine's status as the wire's.
 
 use futures::Stream;
-use quern_machine::{Losses, Machine, StageStatus, Status, StepLosses};
+use quern_machine::{Losses, Machine, StageStatus, Status, StepLosses, WorkerStatus};
 use quern_proto as wire;
 use quern_proto::StatusReply;
 use tokio::sync::watch;
@@ -37,7 +37,7 @@ pub(crate) fn follow(
 impl Describe {
     /// The status now; during an `outage` of the journal, that is the explanation.
     pub fn status(&self, machine: &Machine, outage: Option<&str>) -> StatusReply {
-        let status = machine.status();
+        let mut status = machine.status();
         let totals = status.totals;
         let stage = status.current_stage().map(stage_to_wire).unwrap_or_default();
         StatusReply {
@@ -59,7 +59,7 @@ impl Describe {
             step: stage.step,
             steps: stage.steps,
             last_losses: stage.last_losses,
-            workers: workers_to_wire(&status),
+            workers: workers_to_wire(std::mem::take(&mut status.workers)),
             incarnation: status.incarnation.0,
             world_generation: status.world.map_or(0, |generation| generation.0),
             checkpoint: stage.checkpoint,
@@ -81,35 +81,42 @@ impl Describe {
 
     /// Replaces a known status by a new one when more has changed than the time; says whether it has.
     pub fn replace(&self, known: &mut StatusReply, mut new: StatusReply) -> bool {
-        new.version = new.version.max(known.version + 1);
-        let changed = timeless(known.clone()) != timeless(new.clone());
+        let version = new.version.max(known.version + 1);
+        new.version = known.version;
+        // Nothing is copied: a status may list thousands of workers.
+        let (known_workers, mut workers) = (std::mem::take(&mut known.workers), std::mem::take(&mut new.workers));
+        let changed = *known != new || known_workers.len() != workers.len() || {
+            let mut pairs = known_workers.iter().zip(&mut workers);
+            pairs.any(|(known, new)| !is_timelessly_equal(known, new))
+        };
         if changed {
-            *known = new;
-        } else {
-            known.workers = new.workers;
+            *known = StatusReply { version, ..new };
         }
+        known.workers = workers;
         changed
     }
 }
 
-fn timeless(mut status: StatusReply) -> StatusReply {
-    status.version = 0;
-    status.workers.iter_mut().for_each(|worker| worker.silent_ms = 0);
-    status
+/// Whether nothing differs but for how long the worker has been silent.
+fn is_timelessly_equal(known: &wire::WorkerStatus, new: &mut wire::WorkerStatus) -> bool {
+    let silent_ms = std::mem::replace(&mut new.silent_ms, known.silent_ms);
+    let is_equal = known == new;
+    new.silent_ms = silent_ms;
+    is_equal
 }
 
-fn workers_to_wire(status: &Status) -> Vec<wire::WorkerStatus> {
-    let workers = status.workers.iter().map(|worker| wire::WorkerStatus {
+fn workers_to_wire(workers: Vec<WorkerStatus>) -> Vec<wire::WorkerStatus> {
+    let to_wire = |worker: WorkerStatus| wire::WorkerStatus {
         id: worker.worker.to_string(),
-        name: worker.name.clone(),
-        device: worker.device.clone(),
+        name: worker.name,
+        device: worker.device,
         state: worker.state.into(),
-        doing: worker.doing.clone(),
+        doing: worker.doing,
         silent_ms: worker.silent_ms,
-        reason: worker.reason.clone(),
+        reason: worker.reason,
         memory_bytes: worker.memory_bytes,
-    });
-    workers.collect()
+    };
+    workers.into_iter().map(to_wire).collect()
 }
 
 fn task_to_wire(status: &quern_machine::TaskStatus) -> wire::TaskStatus {

@@ -14,8 +14,8 @@ use crate::parquet_file::ParquetFile;
 use crate::rows::{ShardId, ShardSpec};
 use crate::store::{self, Folder, StoreError};
 
-/// Footers that are read at a time.
-const CONCURRENT_FOOTERS: usize = 16;
+/// Footers that are read at a time: a far store takes its time over each.
+const CONCURRENT_FOOTERS: usize = 64;
 
 /// Files per data set, rows per file: what a [`ShardId`]'s digits hold, so that order of names is shard order.
 const MAX_FILES: usize = 100_000;

@@ -31,6 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("quern-sim-checker", &["quern-machine"]),
     ("quern-sim", &["quern-machine", "quern-coordinator", "quern-sim-checker"]),
+    ("quern-bench-coordinator", &["quern-recipes", "quern-coordinator", "quern-corpus", "quern-proto"]),
     ("quern-bench-capfilt", &["quern-recipes", "quern-corpus", "quern-capfilt", "quern-capfilt-engine"]),
     ("quern-cli", &["quern-recipes", "quern-coordinator", "quern-capfilt", "quern-corpus", "quern-proto"]),
 ];
@@ -49,7 +50,17 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "quern-bench-capfilt",
         ],
     ),
-    ("tonic", &["quern-proto", "quern-coordinator", "quern-worker", "quern-cli", "quern-tests"]),
+    (
+        "tonic",
+        &[
+            "quern-proto",
+            "quern-coordinator",
+            "quern-worker",
+            "quern-cli",
+            "quern-tests",
+            "quern-bench-coordinator",
+        ],
+    ),
     ("cudarc", &["quern-collective"]),
     ("k8s-openapi", &["quern-cli"]),
 ];

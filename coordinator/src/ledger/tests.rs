@@ -108,6 +108,16 @@ fn is_unavailable(answer: &Result<Answer, CallError>) -> bool {
 }
 
 #[tokio::test]
+async fn the_status_of_many_workers_is_shown_though_nobody_calls_any_more() {
+    let mut bench = Bench::open(MemoryJournal::default());
+    for _ in 0..200 {
+        bench.register().await;
+    }
+    let shown = bench.opened.status.wait_for(|status| status.workers.len() == 200);
+    tokio::time::timeout(std::time::Duration::from_secs(10), shown).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_failed_append_undoes_what_was_decided_and_nobody_hears_of_it() {
     let bench = Bench::open(MemoryJournal::default());
     bench.plan(&["a"]).await;

@@ -248,10 +248,10 @@ async fn remember(run: Weak<Run>, mut status: watch::Receiver<StatusReply>) {
     status.mark_changed();
     while status.changed().await.is_ok() {
         let Some(run) = run.upgrade() else { return };
-        let now = status.borrow_and_update().clone();
+        let now = status.borrow_and_update();
         run.history().add(run.clock.now_ms(), &now);
         if is_over(&now) {
-            run.note(if now.phase == "done" { "info" } else { "error" }, now.explanation);
+            run.note(if now.phase == "done" { "info" } else { "error" }, now.explanation.clone());
         }
     }
 }
