@@ -1,11 +1,13 @@
 //! Generates the client and server code; protox parses the .proto files, so no protoc is needed.
 
 /// What is printed as JSON.
-const PRINTED: [&str; 8] = [
+const PRINTED: [&str; 10] = [
     "StatusReply",
     "StageStatus",
     "StepLosses",
     "WorkerStatus",
+    "DeniedPlace",
+    "TaskStatus",
     "ShardFailure",
     "RunSummary",
     "SubmitReply",

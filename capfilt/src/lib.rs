@@ -5,6 +5,7 @@
 //! - [`Candidate`], [`distinct`], [`select`]: which captions there are and which are kept;
 //! - [`PartRow`], [`encode_part`], [`Part`]: a shard's result as parquet, the same bytes every time;
 //! - [`read_captions`], [`read_data`], [`read_quarantine`]: the way back;
+//! - [`visit_rows`]: all rows of an output;
 //! - [`Manifest`]: which parts make up an output;
 //! - [`verify()`]: whether every input row is in the output exactly once;
 //! - `report`: an output as a page to look at (crate feature `report`).
@@ -26,6 +27,7 @@ mod read;
 #[cfg(feature = "report")]
 pub mod report;
 mod row;
+mod rows;
 mod schema;
 pub mod verify;
 
@@ -39,4 +41,5 @@ pub use read::{
     read_quarantine,
 };
 pub use row::{PartRow, RowOutcome, Stage, pass_through};
+pub use rows::{OutputRow, RowsError, visit_rows};
 pub use verify::{Verification, VerifyError, Violation, verify};

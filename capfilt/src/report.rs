@@ -14,7 +14,7 @@ use quern_corpus::RowId;
 use quern_corpus::store::{Folder, StoreError};
 
 use crate::manifest::ManifestError;
-use crate::read::ReadPartError;
+use crate::rows::RowsError;
 
 /// The page's name in an output.
 pub const REPORT: &str = "report.html";
@@ -49,14 +49,8 @@ pub enum ReportError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A part can't be read.
-    #[error("{url}: {source}")]
-    Part {
-        /// The part.
-        url: String,
-        /// Why.
-        #[source]
-        source: ReadPartError,
-    },
+    #[error(transparent)]
+    Rows(#[from] RowsError),
 }
 
 /// The page for an output. Images are read from the data sets that the manifest names, or from the parts that carry them;

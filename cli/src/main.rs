@@ -60,6 +60,7 @@ enum Command {
     Resume(control::ResumeArguments),
     Cancel(control::CancelArguments),
     Drain(control::DrainArguments),
+    Allow(control::AllowArguments),
     /// Write corpora.
     #[command(subcommand)]
     Corpus(corpus::Command),
@@ -112,6 +113,7 @@ async fn carry_out(command: Command) -> Result<Done, Failure> {
         Command::Resume(arguments) => control::resume(arguments).await,
         Command::Cancel(arguments) => control::cancel(arguments).await,
         Command::Drain(arguments) => control::drain(arguments).await,
+        Command::Allow(arguments) => control::allow(arguments).await,
         Command::Corpus(command) => corpus::corpus(command).await,
         Command::Capfilt(command) => capfilt::capfilt(command).await,
         Command::Completions { shell } => {

@@ -78,6 +78,13 @@ pub fn page(status: &StatusReply) -> String {
         let said: Vec<String> = [Some(worker.state.clone()), doing, silence].into_iter().flatten().collect();
         line("worker", format!("{} {} on {}: {}", worker.id, worker.name, worker.device, said.join(", ")));
     }
+    if status.speculative_begun > 0 {
+        let (begun, live, won) = (status.speculative_begun, status.attempts_speculative, status.speculative_won);
+        line("second attempts", format!("{begun} begun, {live} in work, {won} were first"));
+    }
+    for denied in &status.denied {
+        line("denied", format!("{}: {}; `quern allow {}` lifts it", denied.place, denied.reason, denied.place));
+    }
     for failure in &status.quarantined_shards {
         line("quarantine", format!("{} ({} rows): {}", failure.shard, failure.rows, failure.reason));
     }

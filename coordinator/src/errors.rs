@@ -75,12 +75,14 @@ impl From<CallError> for Status {
 
 fn code_of(refusal: &Refusal) -> Code {
     match refusal {
-        Refusal::NotAMember(_) | Refusal::NoSuchWorker(_) => Code::NotFound,
+        Refusal::NotAMember(_) | Refusal::NoSuchWorker(_) | Refusal::NotDenied(_) => Code::NotFound,
         Refusal::WrongSecret(_) => Code::Unauthenticated,
-        Refusal::Over { .. } | Refusal::Draining(_) | Refusal::StaleAttempt { .. } | Refusal::StaleWorld { .. } => {
-            Code::FailedPrecondition
-        }
-        Refusal::NotRankZero(_) => Code::PermissionDenied,
+        Refusal::Over { .. }
+        | Refusal::Draining(_)
+        | Refusal::StaleAttempt { .. }
+        | Refusal::StaleTask { .. }
+        | Refusal::StaleWorld { .. } => Code::FailedPrecondition,
+        Refusal::NotRankZero(_) | Refusal::Denied { .. } => Code::PermissionDenied,
         Refusal::UnknownShard(_) | Refusal::Malformed(_) => Code::InvalidArgument,
     }
 }

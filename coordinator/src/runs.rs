@@ -12,6 +12,7 @@ mod run;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use quern_machine::Place;
 use quern_proto as wire;
 use quern_recipes::{Recipe, redacted};
 use tokio::sync::watch;
@@ -124,14 +125,16 @@ impl Runs {
     }
 
     /// The run that a new worker joins: the first that can use one more, or else the first that is not over. Where no
-    /// recipes are handed in it is the one run, over or not: there the worker hears how it ended.
-    pub fn for_new_worker(&self) -> Option<Arc<Run>> {
+    /// recipes are handed in it is the one run, over or not: there the worker hears how it ended. Where a run has denied
+    /// this place work, others come first.
+    pub fn for_new_worker(&self, place: &Place) -> Option<Arc<Run>> {
         let all = self.list();
         if !self.are_submitted() {
             return all.first().cloned();
         }
         let open = || all.iter().filter(|run| !is_over(&run.status()));
-        open().find(|run| run.lacks_workers()).or(open().next()).cloned()
+        let welcome = || open().filter(|run| !run.denies(place));
+        welcome().find(|run| run.lacks_workers()).or(welcome().next()).or(open().next()).cloned()
     }
 
     /// Another run that a worker of `run` is needed by, when `run` can do without one.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use futures::{FutureExt, Stream, StreamExt};
 use quern_machine::{
-    Answer, Call, Caller, Checkpoint, Control, Epoch, Event, Generation, Incarnation, Losses, PartSummary,
-    Registration, Seat, ShardId, ShardProgress, ShardToken, StepLosses, Work, WorkerId, WorldToken,
+    Answer, Call, Caller, Checkpoint, Control, Epoch, Event, Generation, Incarnation, Losses, PartSummary, Place,
+    Registration, Seat, ShardId, ShardProgress, ShardToken, StepLosses, Task, TaskResult, Warmth, Work, WorkerId,
+    WorldToken,
 };
 use quern_proto as wire;
 use quern_proto::coordinator_server::Coordinator;
@@ -69,17 +70,18 @@ impl Member {
 #[tonic::async_trait]
 impl Coordinator for Service {
     async fn register(&self, request: Request<wire::RegisterRequest>) -> Result<Response<wire::RegisterReply>, Status> {
-        let wire::RegisterRequest { name, device, version, address } = valid(request)?;
+        let wire::RegisterRequest { name, device, version, address, host, memory_bytes } = valid(request)?;
         if version != VERSION {
             return Err(CallError::OtherVersion { worker: version, coordinator: VERSION }.into());
         }
-        let Some(run) = self.runs.for_new_worker() else {
+        let Some(run) = self.runs.for_new_worker(&Place::of(&host, &device, &name)) else {
             let wait = Some(wire::Wait { retry_ms: IDLE_MS });
             return Ok(Response::new(wire::RegisterReply { wait, more: true, ..wire::RegisterReply::default() }));
         };
         let secret = secrets::draw().map_err(|error| CallError::Unavailable(error.to_string()))?;
         let joined = format!("({name}) on {device} joined");
-        let registration = Registration { name, device, address, secret: secrets::digest(&secret) };
+        let secret_digest = secrets::digest(&secret);
+        let registration = Registration { name, device, address, secret: secret_digest, host, memory_bytes };
         let Answer::Registered { worker, incarnation } = run.tell(Event::Register(registration)).await? else {
             unreachable!("a registration is answered with a name");
         };
@@ -101,10 +103,11 @@ impl Coordinator for Service {
         &self,
         request: Request<wire::HeartbeatRequest>,
     ) -> Result<Response<wire::HeartbeatReply>, Status> {
-        let wire::HeartbeatRequest { credentials, progress, log } = valid(request)?;
+        let wire::HeartbeatRequest { credentials, progress, log, warm } = valid(request)?;
+        let warm = warm.iter().filter_map(|word| Warmth::named(word)).collect();
         let progress = progress.into_iter().map(progress_from_wire).collect::<Result<_, _>>()?;
         let member = self.member(credentials)?;
-        let answer = member.call(Call::Heartbeat { progress }).await?;
+        let answer = member.call(Call::Heartbeat { progress, warm }).await?;
         member.run.log.hear(&member.caller.worker.to_string(), log);
         let Answer::Heard { drain, pause, revoked, world } = answer else {
             unreachable!("a heartbeat is heard");
@@ -130,6 +133,13 @@ impl Coordinator for Service {
                 file: plan.file,
                 row_start: plan.row_start,
                 rows: plan.rows,
+            }),
+            Work::Task { task, token, stage, checkpoint } => lease_reply::Work::Task(wire::TaskLease {
+                task: task.name().into(),
+                token: Some(wire::ShardToken { incarnation: token.incarnation.0, epoch: token.epoch.0 }),
+                stage: stage.name().into(),
+                checkpoint: checkpoint.path,
+                step: checkpoint.step,
             }),
             Work::World(generation) => lease_reply::Work::World(wire::WorldInvitation { generation: generation.0 }),
             Work::Wait => match self.released(&member).await? {
@@ -158,6 +168,31 @@ impl Coordinator for Service {
         member.call(Call::Fail { shard: ShardId(shard), token, reason, permanent }).await?;
         member.run.note("warn", failure);
         Ok(Response::new(wire::FailReply {}))
+    }
+
+    async fn commit_task(
+        &self,
+        request: Request<wire::CommitTaskRequest>,
+    ) -> Result<Response<wire::CommitTaskReply>, Status> {
+        let wire::CommitTaskRequest { credentials, task, token, result } = valid(request)?;
+        let wire::TaskResult { path, digest, summary } = result.unwrap_or_default();
+        let (task, token) = (task_from_wire(&task)?, token_from_wire(token)?);
+        let call = Call::CommitTask { task, token, result: TaskResult { path, digest, summary } };
+        let (accepted, reason) = acceptance(self.call(credentials, call).await?);
+        Ok(Response::new(wire::CommitTaskReply { accepted, reason }))
+    }
+
+    async fn fail_task(
+        &self,
+        request: Request<wire::FailTaskRequest>,
+    ) -> Result<Response<wire::FailTaskReply>, Status> {
+        let wire::FailTaskRequest { credentials, task, token, reason } = valid(request)?;
+        let (task, token) = (task_from_wire(&task)?, token_from_wire(token)?);
+        let member = self.member(credentials)?;
+        let failure = format!("{} failed to {}: {reason}", member.caller.worker, task.name());
+        member.call(Call::FailTask { task, token, reason }).await?;
+        member.run.note("warn", failure);
+        Ok(Response::new(wire::FailTaskReply {}))
     }
 
     async fn join_world(
@@ -308,8 +343,13 @@ fn control_from_wire(command: Option<control_request::Command>) -> Result<Contro
             let worker = named.ok_or_else(|| CallError::Malformed(format!("{worker:?} is no worker's id")))?;
             Control::Drain { worker, reason }
         }
+        Some(control_request::Command::Allow(wire::Allow { name })) => Control::Allow { name },
         None => return Err(CallError::Malformed("the request to control the run says nothing".into())),
     })
+}
+
+fn task_from_wire(task: &str) -> Result<Task, CallError> {
+    Task::named(task).ok_or_else(|| CallError::Malformed(format!("{task:?} is no task")))
 }
 
 fn token_from_wire(token: Option<wire::ShardToken>) -> Result<ShardToken, CallError> {

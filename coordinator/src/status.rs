@@ -70,6 +70,12 @@ impl Describe {
             stages: status.stages.iter().map(stage_to_wire).collect(),
             paused: status.paused.clone().unwrap_or_default(),
             workers_needed: status.workers_needed,
+            attempts_live: status.attempts_live,
+            attempts_speculative: status.second_live,
+            speculative_begun: status.second.begun,
+            speculative_won: status.second.won,
+            denied: denied_to_wire(&status),
+            tasks: status.tasks.iter().map(task_to_wire).collect(),
         }
     }
 
@@ -100,8 +106,28 @@ fn workers_to_wire(status: &Status) -> Vec<wire::WorkerStatus> {
         state: worker.state.into(),
         doing: worker.doing.clone(),
         silent_ms: worker.silent_ms,
+        reason: worker.reason.clone(),
+        memory_bytes: worker.memory_bytes,
     });
     workers.collect()
+}
+
+fn task_to_wire(status: &quern_machine::TaskStatus) -> wire::TaskStatus {
+    let result = status.result.as_ref();
+    wire::TaskStatus {
+        task: status.task.name().into(),
+        done: result.is_some(),
+        path: result.map_or_else(String::new, |result| result.path.clone()),
+        summary: result.map_or_else(String::new, |result| result.summary.clone()),
+    }
+}
+
+fn denied_to_wire(status: &Status) -> Vec<wire::DeniedPlace> {
+    let show = |denied: &quern_machine::DeniedPlace| wire::DeniedPlace {
+        place: denied.place.to_string(),
+        reason: denied.reason.clone(),
+    };
+    status.denied.iter().map(show).collect()
 }
 
 fn failures_to_wire(status: &Status) -> Vec<wire::ShardFailure> {

@@ -453,6 +453,12 @@ pub struct Cluster {
     pub heartbeat_ms: u64,
     /// Attempts per shard before the whole shard is quarantined.
     pub attempts: u32,
+    /// Failures in a row after which a machine's device gets no work any more, while others succeed; 0: never.
+    #[serde(skip_serializing_if = "is_three")]
+    pub worker_failures: u32,
+    /// Device memory that a worker must have to be given a phase's work.
+    #[serde(skip_serializing_if = "is_default")]
+    pub min_device_memory_gib: MinDeviceMemory,
     /// The workers as pods, for `quern k8s render`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<Kubernetes>,
@@ -460,13 +466,37 @@ pub struct Cluster {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Cluster { threads: 1, lease_ms: 30_000, heartbeat_ms: 2_000, attempts: 5, kubernetes: None }
+        Cluster {
+            threads: 1,
+            lease_ms: 30_000,
+            heartbeat_ms: 2_000,
+            attempts: 5,
+            worker_failures: 3,
+            min_device_memory_gib: MinDeviceMemory::default(),
+            kubernetes: None,
+        }
     }
+}
+
+/// Device memory per phase, in GiB; `null`: any will do. A worker on a CPU has its machine's.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MinDeviceMemory {
+    /// Of CapFilt.
+    pub capfilt: Option<f64>,
+    /// Of stage 1.
+    pub stage1: Option<f64>,
+    /// Of stage 2.
+    pub stage2: Option<f64>,
 }
 
 /// What is left to its default is not written, so that a key that comes anew changes no older recipe's hash.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+fn is_three(value: &u32) -> bool {
+    *value == 3
 }
 
 fn one() -> u64 {

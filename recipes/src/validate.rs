@@ -2,7 +2,8 @@
 
 use crate::kubernetes::Kubernetes;
 use crate::recipe::{
-    Augment, CapFilt, Cluster, Columns, Dataset, ImageLimits, Optimiser, QFormer, Recipe, Sampling, Stage1, Stage2,
+    Augment, CapFilt, Cluster, Columns, Dataset, ImageLimits, MinDeviceMemory, Optimiser, QFormer, Recipe, Sampling,
+    Stage1, Stage2,
 };
 use crate::redact::holds_secret;
 use crate::resolve::{is_url, lies_within};
@@ -345,6 +346,11 @@ impl Cluster {
         at_least_one(self.threads.into(), "cluster.threads")?;
         at_least_one(self.heartbeat_ms, "cluster.heartbeat_ms")?;
         at_least_one(self.attempts.into(), "cluster.attempts")?;
+        let MinDeviceMemory { capfilt, stage1, stage2 } = self.min_device_memory_gib;
+        for (gib, key) in [(capfilt, "capfilt"), (stage1, "stage1"), (stage2, "stage2")] {
+            let key = format!("cluster.min_device_memory_gib.{key}");
+            require(gib.is_none_or(|gib| gib > 0.0 && gib.is_finite()), &key, || "must be above 0, or null".into())?;
+        }
         require(self.lease_ms > self.heartbeat_ms, "cluster.lease_ms", || {
             format!(
                 "is {}, but must be above heartbeat_ms, which is {}, or every lease would expire",

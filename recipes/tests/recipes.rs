@@ -204,6 +204,7 @@ fn every_rule_names_its_key_and_place() {
         ("  threads: 1", "  heartbeat_ms: 0", "cluster.heartbeat_ms", "at least 1"),
         ("  threads: 1", "  attempts: 0", "cluster.attempts", "at least 1"),
         ("  threads: 1", "  lease_ms: 2000", "cluster.lease_ms", "heartbeat_ms"),
+        ("  threads: 1", "  min_device_memory_gib: {capfilt: 0}", "cluster.min_device_memory_gib.capfilt", "above 0"),
     ];
     for (from, to, key, words) in rules {
         let error = broken(from, to);
@@ -389,7 +390,7 @@ fn the_hash_covers_the_method_and_nothing_else() {
         assert_ne!(recipe, base, "the change must change something");
         recipe.hash()
     };
-    let without_effect: [&dyn Fn(&mut Recipe); 10] = [
+    let without_effect: [&dyn Fn(&mut Recipe); 12] = [
         &|r| r.name = "another".into(),
         &|r| r.output = "s3://elsewhere".into(),
         &|r| r.datasets[0].path = "/mnt/web".into(),
@@ -399,6 +400,8 @@ fn the_hash_covers_the_method_and_nothing_else() {
         &|r| r.stage1.as_mut().unwrap().checkpoint_every = 7,
         &|r| r.cluster.lease_ms += 1,
         &|r| r.cluster.attempts += 1,
+        &|r| r.cluster.worker_failures += 1,
+        &|r| r.cluster.min_device_memory_gib.stage1 = Some(40.0),
         &|r| r.cluster.kubernetes = Some(Default::default()),
     ];
     for (index, change) in without_effect.iter().enumerate() {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use quern_proto::client::ClientOptions;
 use quern_proto::lease_reply::Work;
-use quern_proto::{DrainRequest, FailRequest, LeaseRequest, RegisterRequest, ShardLease, Wait};
+use quern_proto::{
+    DrainRequest, FailRequest, FailTaskRequest, LeaseRequest, RegisterRequest, ShardLease, TaskLease, Wait,
+};
 use quern_recipes::Recipe;
 use tokio::sync::watch;
 
@@ -132,6 +134,8 @@ async fn register(
         device: torch::device_name(device),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         address: format!("{}:{port}", options.host),
+        host: host_name(),
+        memory_bytes: torch::memory_bytes(device),
     };
     let mut idle = false;
     let reply = loop {
@@ -165,6 +169,11 @@ async fn register(
     };
     let mill = Mill::new(recipe.clone(), reply.run_id, reply.recipe_hash, device, options.script.clone());
     Ok(Some(Registered { membership, listener, recipe, mill, device, more: reply.more }))
+}
+
+/// The name of this machine, by which the coordinator knows it again; empty where it can't be told.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 /// Waits before asking again; true: it was told to leave meanwhile.
@@ -223,10 +232,31 @@ async fn live(
                 tracing::info!(reason = released.reason, "moving on to another run");
                 return Ok(Stint::Released);
             }
+            Some(Work::Task(task)) => hand_back_task(connection, member, task).await?,
             // Told to leave meanwhile, it sees so at once.
             Some(Work::Wait(wait)) => drop(pause(wait, &mut leave).await),
             None => return Err(AgentError::Setup("the coordinator's answer to Lease is empty".into())),
         }
+    }
+}
+
+/// Hands a task back: this version evaluates and exports by command only.
+async fn hand_back_task(connection: &Connection, member: &Registered, task: TaskLease) -> Result<(), AgentError> {
+    let request = FailTaskRequest {
+        credentials: Some(member.membership.credentials.clone()),
+        reason: format!("this version of quern-worker can't {} within a run", task.task),
+        task: task.task,
+        token: task.token,
+    };
+    let answer = connection
+        .call("FailTask", |mut client| {
+            let request = request.clone();
+            async move { client.fail_task(request).await }
+        })
+        .await;
+    match answer {
+        Ok(_) | Err(CallError::Stale(_)) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -246,6 +276,9 @@ async fn work_on_shard(
     let end = member.mill.grind(connection, &member.membership, &lease, &stop, board).await;
     watcher.abort();
     board.end();
+    if member.mill.is_loaded() {
+        board.set_warm("capfilt");
+    }
     let (reason, permanent) = match end {
         Ok(ShardEnd::Committed | ShardEnd::Lost) => return Ok(()),
         // Told to leave, it hands everything back at once; revoked, the shard is another's.

@@ -64,6 +64,7 @@ impl Gang<'_> {
             return Ok(());
         };
         tracing::info!(generation, rank = world.rank, ranks = world.addresses.len(), stage = world.stage, "training");
+        self.board.set_warm(&world.stage);
         let incarnation = world.incarnation;
         let listener =
             listener.try_clone().map_err(|e| AgentError::Setup(format!("cannot listen for the other ranks: {e}")))?;

@@ -26,6 +26,8 @@ struct News {
 pub struct Board {
     shard: Mutex<Option<OnBoard>>,
     rows_done: AtomicU64,
+    /// What the worker has its models at hand for.
+    warm: Mutex<Vec<String>>,
     news: watch::Sender<News>,
 }
 
@@ -51,6 +53,15 @@ impl Board {
     /// The worker is done with its shard.
     pub fn end(&self) {
         *self.lock() = None;
+    }
+
+    /// The worker has its models at hand for this work now: `capfilt`, `stage1`, `stage2`.
+    pub fn set_warm(&self, work: &str) {
+        *self.warm.lock().unwrap_or_else(PoisonError::into_inner) = vec![work.to_owned()];
+    }
+
+    fn warm(&self) -> Vec<String> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Was the worker told to finish nothing new and leave?
@@ -121,7 +132,7 @@ async fn beat(connection: Connection, member: Membership, board: Arc<Board>, out
         let log = outbox.waiting();
         let told = log.last().map_or(0, |line| line.number);
         let credentials = Some(member.credentials.clone());
-        let request = HeartbeatRequest { credentials, progress: board.progress(), log };
+        let request = HeartbeatRequest { credentials, progress: board.progress(), log, warm: board.warm() };
         let reply = connection
             .call("Heartbeat", |mut client| {
                 let request = request.clone();

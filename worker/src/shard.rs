@@ -52,6 +52,11 @@ impl Mill {
         Mill { recipe, run_id, recipe_hash, device, script, engine: None }
     }
 
+    /// Whether the models are loaded.
+    pub fn is_loaded(&self) -> bool {
+        self.engine.is_some()
+    }
+
     /// Forgets the models.
     pub fn unload(&mut self) {
         self.engine = None;

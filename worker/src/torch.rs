@@ -74,9 +74,33 @@ pub fn device_name(device: Device) -> String {
     }
 }
 
+/// The memory of a device in bytes: a GPU's own, or the machine's; 0 where it can't be told.
+pub fn memory_bytes(device: Device) -> u64 {
+    match device {
+        Device::Cuda(index) => {
+            let devices = quern_collective::cuda::devices().unwrap_or_default();
+            devices.get(index).map_or(0, |device| device.memory_bytes)
+        }
+        _ => machine_memory_bytes(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+    }
+}
+
+/// The machine's memory, as Linux tells it.
+fn machine_memory_bytes(meminfo: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib: Option<u64> = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    kib.unwrap_or(0) * 1024
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_machine_s_memory_is_read_in_bytes() {
+        assert_eq!(machine_memory_bytes("MemTotal:       16384 kB\nMemFree: 1 kB\n"), 16 << 20);
+        assert_eq!(machine_memory_bytes(""), 0);
+    }
 
     #[test]
     fn devices_are_named() {

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -14,8 +15,9 @@ use super::histogram::Histogram;
 use super::{Marks, ReportError, ReportOptions, thumbnail};
 use crate::candidate::{Candidate, Source};
 use crate::manifest::Manifest;
-use crate::read::{DataRow, QuarantineRow, read_data, read_quarantine};
+use crate::read::{DataRow, QuarantineRow};
 use crate::row::Stage;
+use crate::rows::{OutputRow, visit_rows};
 
 /// What the page is made of.
 pub(super) struct Gathered {
@@ -95,19 +97,17 @@ pub(super) async fn gather(
     let mut weakest = Lowest::new(options.weakest, |a: &DataRow, b: &DataRow| {
         best_score(a).total_cmp(&best_score(b)).then_with(|| a.id.cmp(&b.id))
     });
-    for entry in gathered.manifest.parts.clone() {
-        let part_error = |name: &str, source| ReportError::Part { url: output.url_of(name), source };
-        if let Some(name) = &entry.data {
-            for row in read_data(output.get(name).await?).map_err(|source| part_error(name, source))? {
+    let all = gathered.manifest.clone();
+    visit_rows(output, &all, |row| {
+        match row {
+            OutputRow::Data(row) => {
                 gathered.count(&row, marks);
                 if !row.candidates.is_empty() {
                     weakest.offer(&row);
                 }
                 sample.offer(&row);
             }
-        }
-        if let Some(name) = &entry.quarantine {
-            for row in read_quarantine(output.get(name).await?).map_err(|source| part_error(name, source))? {
+            OutputRow::Quarantined(row) => {
                 let reason = gathered.quarantine.entry((row.stage, row.reason.clone())).or_default();
                 reason.rows += 1;
                 if reason.examples.len() < options.per_reason {
@@ -115,7 +115,9 @@ pub(super) async fn gather(
                 }
             }
         }
-    }
+        ControlFlow::Continue(())
+    })
+    .await?;
     let mut examples = sample.rows;
     examples.sort_by(|a, b| a.id.cmp(&b.id));
     let mut images = Images::of(&gathered.manifest);

@@ -1,5 +1,6 @@
 //! `quern capfilt …`: the pass over one folder, and what it wrote, checked and shown.
 
+mod inspect;
 mod report;
 mod run;
 mod verify;
@@ -12,6 +13,7 @@ pub use report::write_report;
 #[derive(clap::Subcommand)]
 pub enum Command {
     Run(run::Arguments),
+    Inspect(inspect::Arguments),
     Report(report::Arguments),
     Verify(verify::Arguments),
 }
@@ -20,6 +22,7 @@ pub enum Command {
 pub async fn capfilt(command: Command) -> Result<Done, Failure> {
     match command {
         Command::Run(arguments) => run::run(arguments).await,
+        Command::Inspect(arguments) => inspect::inspect(arguments).await,
         Command::Report(arguments) => report::report(arguments).await,
         Command::Verify(arguments) => verify::verify(arguments).await,
     }

@@ -1,7 +1,7 @@
-//! `quern pause`, `resume`, `cancel`, `drain`: what an operator asks of a run.
+//! `quern pause`, `resume`, `cancel`, `drain`, `allow`: what an operator asks of a run.
 
 use quern_proto::control_request::Command;
-use quern_proto::{Cancel, ControlRequest, DrainWorker, Pause, Resume, StatusReply};
+use quern_proto::{Allow, Cancel, ControlRequest, DrainWorker, Pause, Resume, StatusReply};
 
 use crate::client::{Place, RunPlace};
 use crate::outcome::{Done, Failure};
@@ -51,6 +51,18 @@ pub struct DrainArguments {
     reason: String,
 }
 
+/// Give work again to a place that was denied it after failing again and again.
+#[derive(clap::Args)]
+pub struct AllowArguments {
+    #[command(flatten)]
+    place: Place,
+    /// The place or its host, or the id or name of a worker that was there, as `quern status` shows them.
+    name: String,
+    /// The run: its id, the start of it, or its name [default: the first that is not over, or the last].
+    #[arg(long, default_value = "", hide_default_value = true)]
+    run: String,
+}
+
 /// Pauses.
 pub async fn pause(PauseArguments { of, reason }: PauseArguments) -> Result<Done, Failure> {
     ask(&of.place, of.run, Command::Pause(Pause { reason })).await
@@ -71,6 +83,11 @@ pub async fn drain(DrainArguments { place, worker, run, reason }: DrainArguments
     let status = place.status(&run).await?;
     let worker = id_of(&status, &worker)?;
     ask(&place, status.run_id, Command::Drain(DrainWorker { worker, reason })).await
+}
+
+/// Gives work again.
+pub async fn allow(AllowArguments { place, name, run }: AllowArguments) -> Result<Done, Failure> {
+    ask(&place, run, Command::Allow(Allow { name })).await
 }
 
 /// Asks, and says what the run is at then.

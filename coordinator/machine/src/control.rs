@@ -1,4 +1,4 @@
-//! What operators ask for: pause, go on, cancel, send a worker away.
+//! What operators ask for: pause, go on, cancel, send a worker away, give work again to a place.
 
 use crate::event::{Control, Decision, Refusal};
 use crate::ids::WorkerId;
@@ -15,6 +15,7 @@ impl Machine {
             Control::Resume => self.resume(),
             Control::Cancel { reason } => self.cancel(reason),
             Control::Drain { worker, reason } => self.send_away(*worker, reason),
+            Control::Allow { name } => self.allow(name),
         };
         decided.map_or_else(Decision::refuse, Decision::noted)
     }

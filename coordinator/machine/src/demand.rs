@@ -13,6 +13,7 @@ impl Machine {
         match self.run.phase {
             Phase::Planning => first_ranks.max(1),
             Phase::CapFilt => first_ranks.max((self.shards.pending.len() + self.shards.leased.len()) as u64),
+            Phase::Task(_) => 1,
             Phase::Training(_) => self.stage_config().map_or(0, |config| u64::from(config.ranks)),
         }
     }

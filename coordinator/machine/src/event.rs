@@ -1,14 +1,19 @@
 //! What may happen to a machine, and what it answers.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use thiserror::Error;
 
-use crate::ids::{Epoch, Generation, Incarnation, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken};
+use crate::ids::{
+    Epoch, Generation, Incarnation, Place, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken,
+};
+use crate::members::Warmth;
 use crate::part::PartSummary;
 use crate::record::Record;
 use crate::run::Stage;
 use crate::shards::ShardPlan;
+use crate::tasks::{Task, TaskResult};
 use crate::training::{Checkpoint, StepLosses};
 
 /// What may happen.
@@ -85,6 +90,11 @@ pub enum Control {
         /// Why.
         reason: String,
     },
+    /// To give work again to a place that was denied it.
+    Allow {
+        /// The place, its host, or the id or name of a worker that was there.
+        name: String,
+    },
 }
 
 impl fmt::Display for Control {
@@ -94,6 +104,7 @@ impl fmt::Display for Control {
             Control::Resume => f.write_str("resume"),
             Control::Cancel { reason } => write!(f, "cancel ({reason})"),
             Control::Drain { worker, reason } => write!(f, "drain {worker} ({reason})"),
+            Control::Allow { name } => write!(f, "allow {name}"),
         }
     }
 }
@@ -118,6 +129,10 @@ pub struct Registration {
     pub address: String,
     /// Digest of the secret that it is handed.
     pub secret: SecretDigest,
+    /// Its machine's host name, which stays when the worker is started again; empty: it says none.
+    pub host: String,
+    /// Memory of its device; 0: it says nothing of it.
+    pub memory_bytes: u64,
 }
 
 /// Who calls.
@@ -147,6 +162,8 @@ pub enum Call {
     Heartbeat {
         /// What it works on.
         progress: Vec<ShardProgress>,
+        /// What it has its models at hand for.
+        warm: BTreeSet<Warmth>,
     },
     /// Work.
     Lease,
@@ -169,6 +186,24 @@ pub enum Call {
         reason: String,
         /// Whether trying again can't help.
         permanent: bool,
+    },
+    /// To have a task's result accepted.
+    CommitTask {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        token: ShardToken,
+        /// What came of it.
+        result: TaskResult,
+    },
+    /// To hand a task back.
+    FailTask {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        token: ShardToken,
+        /// Why.
+        reason: String,
     },
     /// A place in the training world.
     JoinWorld {
@@ -274,6 +309,17 @@ pub enum Work {
         /// The attempt.
         token: ShardToken,
     },
+    /// Do this with a checkpoint.
+    Task {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        token: ShardToken,
+        /// The stage that made the checkpoint.
+        stage: Stage,
+        /// What the stage ended with.
+        checkpoint: Checkpoint,
+    },
     /// Join the training world.
     World(Generation),
     /// Nothing now: ask again.
@@ -338,6 +384,14 @@ pub enum Refusal {
         /// The attempt.
         epoch: Epoch,
     },
+    /// The attempt is not a live one of this worker.
+    #[error("attempt {epoch} to {} is over: drop what was made of it and ask for other work", .task.name())]
+    StaleTask {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        epoch: Epoch,
+    },
     /// The generation is not the current one, or the worker is not in it.
     #[error("generation {given} of the training world is over or not yours: stop its step and ask for work again")]
     StaleWorld {
@@ -347,6 +401,17 @@ pub enum Refusal {
     /// Only rank 0 speaks for the world.
     #[error("only rank 0 reports steps and checkpoints, this is rank {0}")]
     NotRankZero(Rank),
+    /// The place gets no work.
+    #[error("{place} gets no work in this run after {reason}; `quern allow {place}` lifts that")]
+    Denied {
+        /// The place.
+        place: Place,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing of this name is denied work.
+    #[error("nothing called {0} is denied work; `quern status` lists what is")]
+    NotDenied(String),
     /// There is no such worker (any more).
     #[error("there is no worker {0} here; `quern status` lists them")]
     NoSuchWorker(WorkerId),

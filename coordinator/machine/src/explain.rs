@@ -20,6 +20,7 @@ impl Machine {
                 (None, Phase::Planning) => "The corpus is being cut into shards.".into(),
                 (None, Phase::CapFilt) => self.explain_capfilt(),
                 (None, Phase::Training(stage)) => self.explain_training(stage),
+                (None, Phase::Task(task)) => self.explain_task(task),
             },
         }
     }
@@ -63,21 +64,62 @@ impl Machine {
             let left = totals.shards - settled;
             return format!("No worker is here and {left} of {} shards are left: start a worker.", totals.shards);
         }
-        if self.shards.pending.is_empty()
-            && let Some((shard, attempt)) = self.shards.attempts().find(|(_, held)| self.is_silent(held.worker))
+        if self.able() == 0
+            && let Some(why) = self.explain_inability()
         {
+            let left = totals.shards - settled;
+            let all = totals.shards;
             return format!(
+                "No worker here can be given work and {left} of {all} shards are left: {why}; start another."
+            );
+        }
+        if self.shards.pending.is_empty()
+            && let Some(waits) = self.explain_last_shards()
+        {
+            return waits;
+        }
+        let second = match self.shards.second_attempts_live() {
+            0 => String::new(),
+            1 => ", a second attempt at one of them among these".into(),
+            live => format!(", {live} second attempts among these"),
+        };
+        let unable = self.explain_inability().map_or(String::new(), |why| format!("; {why}"));
+        let failing = self.explain_failing().map_or(String::new(), |why| format!("; {why}"));
+        format!(
+            "CapFilt: {settled} of {} shards are settled, {} in work on {alive} workers{second}{unable}{failing}.",
+            totals.shards,
+            self.shards.leased.len()
+        )
+    }
+
+    fn explain_last_shards(&self) -> Option<String> {
+        if let Some((shard, attempt)) = self.shards.attempts().find(|(_, held)| self.is_silent(held.worker)) {
+            return Some(format!(
                 "The last shards wait for {}, which holds {} and has been silent for {:.1} s.",
                 self.members.title(attempt.worker),
                 shard.plan.shard,
                 self.silent_s(attempt.worker)
-            );
+            ));
         }
-        format!(
-            "CapFilt: {settled} of {} shards are settled, {} in work on {alive} workers.",
-            totals.shards,
-            self.shards.leased.len()
-        )
+        let (shard, attempt) = self.late_attempt()?;
+        Some(format!(
+            "The last shards wait for {}, which has held {} for {:.1} s, far longer than usual: the next worker that is free \
+             makes a second attempt.",
+            self.members.title(attempt.worker),
+            shard.plan.shard,
+            self.now_ms.saturating_sub(attempt.since_ms) as f64 / 1000.0
+        ))
+    }
+
+    /// Somebody who only fails, and would be denied work if another place did better.
+    fn explain_failing(&self) -> Option<String> {
+        let (place, streak) = self.lone_failures().next()?;
+        Some(format!(
+            "{place} failed at the last {} shards that it tried (lastly: {}) and no other place does better: look at its log \
+             with `quern logs`, or start a worker elsewhere",
+            streak.failed.len(),
+            streak.last
+        ))
     }
 
     fn explain_training(&self, stage: Stage) -> String {
@@ -85,12 +127,18 @@ impl Machine {
             return format!("The journal is at stage {}, but the recipe has no {}.", stage.number(), stage.name());
         };
         match &self.training.world {
-            World::Absent => format!("Stage {} is about to begin.", stage.number()),
+            World::Absent | World::Over(_) => format!("Stage {} is about to begin.", stage.number()),
             World::Forming { generation, joined } => {
                 let why = self.training.broken.as_ref().map_or(String::new(), |why| format!(" since {why}"));
                 let missing = config.ranks as usize - joined.len().min(config.ranks as usize);
                 let spare = self.members.alive().saturating_sub(joined.len());
-                let hope = if spare < missing { ": start workers" } else { "" };
+                let able = self.able().saturating_sub(joined.len());
+                let unable = self.explain_inability().filter(|_| able < missing);
+                let hope = match unable {
+                    Some(why) => format!(", but {why}: start others"),
+                    None if spare < missing => ": start workers".into(),
+                    None => String::new(),
+                };
                 format!(
                     "Generation {generation} of the training world is forming{why}: {} of {} ranks have joined, {spare} \
                      other workers are alive{hope}.",
@@ -115,7 +163,7 @@ impl Machine {
         }
     }
 
-    fn silent_s(&self, worker: WorkerId) -> f64 {
+    pub(crate) fn silent_s(&self, worker: WorkerId) -> f64 {
         let silent_ms = self.members.all.get(&worker).map_or(0, |member| self.now_ms.saturating_sub(member.heard_ms));
         silent_ms as f64 / 1000.0
     }

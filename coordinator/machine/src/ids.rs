@@ -58,6 +58,29 @@ impl fmt::Display for ShardId {
     }
 }
 
+/// Where a worker runs, so that it is known again after a restart: `HOST/DEVICE`, or its name when it says no host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Place(pub String);
+
+impl Place {
+    /// The place of a worker that says this of itself.
+    pub fn of(host: &str, device: &str, name: &str) -> Self {
+        Place(if host.is_empty() { name.into() } else { format!("{host}/{device}") })
+    }
+
+    /// The host, as far as one is known.
+    pub fn host(&self) -> &str {
+        self.0.split_once('/').map_or(&self.0, |(host, _)| host)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Digest of a worker's secret. The secret itself is drawn and hashed outside, and is in no journal.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -28,36 +28,48 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 #![forbid(unsafe_code)]
 
+mod absorb;
+mod capability;
+mod config;
 mod control;
 mod demand;
+mod denylist;
 mod event;
 mod explain;
+mod holdings;
 mod ids;
 mod invariants;
+mod leasing;
 mod machine;
 mod members;
+mod membership;
 mod mutation;
+mod pace;
 mod part;
+mod ranks;
 mod record;
 mod run;
 mod shards;
 mod status;
+mod tasks;
 mod training;
 
+pub use config::{Config, MemoryNeeds, StageConfig};
 pub use event::{
     Answer, Call, Caller, Control, Decision, Event, Finished, Refusal, Registration, Seat, ShardProgress,
     UnreadableFile, Work,
 };
-pub use ids::{Epoch, Generation, Incarnation, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken};
+pub use ids::{Epoch, Generation, Incarnation, Place, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken};
 pub use invariants::Violation;
-pub use machine::{Config, Machine, StageConfig};
-pub use members::MemberState;
+pub use machine::Machine;
+pub use members::{MemberState, Warmth};
 #[cfg(feature = "mutations")]
 pub use mutation::plant;
 pub use mutation::{Mutation, planted};
 pub use part::PartSummary;
 pub use record::Record;
 pub use run::{Chore, End, Phase, Stage};
-pub use shards::{Settled, SettledShard, ShardPlan, Totals};
-pub use status::{ShardFailure, StageStatus, Status, WorkerStatus};
+pub use shards::{SecondAttempts, Settled, SettledShard, ShardPlan, Totals};
+pub use status::{DeniedPlace, ShardFailure, StageStatus, Status, TaskStatus, WorkerStatus};
+pub use tasks::{Task, TaskResult};
 pub use training::{Checkpoint, Losses, StepLosses};

@@ -1,10 +1,13 @@
-//! Members: the workers of a run, `Alive → Draining → Lost`.
+//! Members: the workers of a run, `Alive → Draining → Lost`, and what each is able to do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{Caller, Refusal};
-use crate::ids::{SecretDigest, WorkerId};
+use crate::ids::{Place, SecretDigest, WorkerId};
 use crate::mutation::{Mutation, planted};
+use crate::run::Stage;
 
 /// Where a worker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,39 @@ impl MemberState {
     }
 }
 
+/// Work that a worker has its models at hand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Warmth {
+    /// The captioner and the ranker.
+    #[serde(rename = "capfilt")]
+    CapFilt,
+    /// What stage 1 freezes.
+    Stage1,
+    /// What stage 2 freezes.
+    Stage2,
+}
+
+impl Warmth {
+    /// For a stage of training.
+    pub fn of(stage: Stage) -> Self {
+        match stage {
+            Stage::One => Warmth::Stage1,
+            Stage::Two => Warmth::Stage2,
+        }
+    }
+
+    /// `capfilt`, `stage1`, `stage2`; `None`: another version's word.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "capfilt" => Some(Warmth::CapFilt),
+            "stage1" => Some(Warmth::Stage1),
+            "stage2" => Some(Warmth::Stage2),
+            _ => None,
+        }
+    }
+}
+
 /// One worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
@@ -35,11 +71,18 @@ pub(crate) struct Member {
     pub device: String,
     pub address: String,
     pub secret: SecretDigest,
+    pub place: Place,
+    /// Of its device; 0: it said nothing of it.
+    pub memory_bytes: u64,
     pub state: MemberState,
     /// When it was last heard.
     pub heard_ms: u64,
     /// Whether an operator sent it away.
     pub sent_away: bool,
+    /// What it has its models at hand for, as it said last.
+    pub warm: BTreeSet<Warmth>,
+    /// When it last asked for work in vain, if it got none since.
+    pub waits_since_ms: Option<u64>,
 }
 
 impl Member {
@@ -51,12 +94,20 @@ impl Member {
             MemberState::Lost => false,
         }
     }
+
+    /// Whether it may be given work.
+    pub fn gets_work(&self) -> bool {
+        self.state == MemberState::Alive && !self.sent_away
+    }
 }
 
 /// All workers that ever registered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Members {
     pub all: BTreeMap<WorkerId, Member>,
+    /// Those that are not lost, by when they were last heard.
+    heard: BTreeSet<(u64, WorkerId)>,
+    alive: usize,
 }
 
 impl Members {
@@ -82,14 +133,23 @@ impl Members {
 
     /// Members that have been silent for `lease_ms` at `now_ms`.
     pub fn silent(&self, now_ms: u64, lease_ms: u64) -> BTreeSet<WorkerId> {
-        let silent =
-            |member: &Member| member.state != MemberState::Lost && now_ms.saturating_sub(member.heard_ms) >= lease_ms;
-        self.all.iter().filter(|(_, member)| silent(member)).map(|(worker, _)| *worker).collect()
+        let Some(since_ms) = now_ms.checked_sub(lease_ms) else { return BTreeSet::new() };
+        self.heard.range(..=(since_ms, WorkerId(u64::MAX))).map(|(_, worker)| *worker).collect()
     }
 
-    /// How many get work.
+    /// How many are here and stay.
     pub fn alive(&self) -> usize {
-        self.all.values().filter(|member| member.state == MemberState::Alive).count()
+        self.alive
+    }
+
+    /// How many were lost.
+    pub fn lost(&self) -> usize {
+        self.all.len() - self.heard.len()
+    }
+
+    /// Members that are not lost.
+    pub fn here(&self) -> impl Iterator<Item = (WorkerId, &Member)> {
+        self.heard.iter().map(|(_, worker)| (*worker, &self.all[worker]))
     }
 
     /// A worker's name for people, with its id.
@@ -97,8 +157,24 @@ impl Members {
         self.all.get(&worker).map_or_else(|| worker.to_string(), |member| format!("{worker} ({})", member.name))
     }
 
+    /// Where a worker runs.
+    pub fn place(&self, worker: WorkerId) -> Option<&Place> {
+        self.all.get(&worker).map(|member| &member.place)
+    }
+
+    pub fn absorb_registered(&mut self, worker: WorkerId, member: Member) {
+        self.alive += 1;
+        self.heard.insert((member.heard_ms, worker));
+        self.all.insert(worker, member);
+    }
+
     pub fn absorb_state(&mut self, worker: WorkerId, state: MemberState) {
-        self.all.get_mut(&worker).expect("a registered worker changes its state").state = state;
+        let member = self.all.get_mut(&worker).expect("a registered worker changes its state");
+        self.alive -= usize::from(member.state == MemberState::Alive && state != MemberState::Alive);
+        (member.state, member.waits_since_ms) = (state, None);
+        if state == MemberState::Lost {
+            self.heard.remove(&(member.heard_ms, worker));
+        }
     }
 
     pub fn absorb_sent_away(&mut self, worker: WorkerId) {
@@ -106,11 +182,32 @@ impl Members {
     }
 
     pub fn absorb_heard(&mut self, worker: WorkerId, at_ms: u64) {
-        self.all.get_mut(&worker).expect("a registered worker is heard").heard_ms = at_ms;
+        let member = self.all.get_mut(&worker).expect("a registered worker is heard");
+        let before_ms = std::mem::replace(&mut member.heard_ms, at_ms);
+        if self.heard.remove(&(before_ms, worker)) {
+            self.heard.insert((at_ms, worker));
+        }
     }
 
-    /// Counts all members as heard at `at_ms`.
-    pub fn absorb_restart(&mut self, at_ms: u64) {
-        self.all.values_mut().for_each(|member| member.heard_ms = at_ms);
+    pub fn absorb_warm(&mut self, worker: WorkerId, warm: &BTreeSet<Warmth>) {
+        self.all.get_mut(&worker).expect("a registered worker is warm").warm.clone_from(warm);
+    }
+
+    /// It asked for work at this time and got none; `None`: it has something to do now.
+    pub fn absorb_waiting(&mut self, worker: WorkerId, since_ms: Option<u64>) {
+        self.all.get_mut(&worker).expect("a registered worker asks for work").waits_since_ms = since_ms;
+    }
+
+    /// Counts all members as heard at `at_ms`, and forgets what only they know.
+    pub fn absorb_restart(&mut self, at_ms: u64, terms_begin_anew: bool) {
+        for member in self.all.values_mut() {
+            member.warm.clear();
+            member.waits_since_ms = None;
+            if terms_begin_anew {
+                member.heard_ms = at_ms;
+            }
+        }
+        let here = self.all.iter().filter(|(_, member)| member.state != MemberState::Lost);
+        self.heard = here.map(|(worker, member)| (member.heard_ms, *worker)).collect();
     }
 }

@@ -30,6 +30,24 @@ pub enum Mutation {
     SkipSecretCheck,
     /// A worker that goes away keeps its leases.
     KeepLeasesOfTheDraining,
+    /// A shard gets a third attempt beside two live ones.
+    ThirdAttempts,
+    /// A place that is denied work gets some.
+    LeaseToTheDenied,
+    /// A place that is denied work is let in under a new name.
+    RegisterTheDenied,
+    /// A worker that is denied work is not told to leave.
+    KeepTheDenied,
+    /// Whoever fails again and again gets work all the same.
+    NeverDeny,
+    /// A worker gets work that its device has no memory for.
+    LeaseToTheSmall,
+    /// A result of a task is taken whichever attempt it is of.
+    SkipTaskTokens,
+    /// Another result of a task that is done is said to be accepted.
+    AcceptASecondResult,
+    /// Who is gone keeps its task.
+    KeepTasksOfTheGone,
 }
 
 #[cfg(feature = "mutations")]
@@ -44,7 +62,7 @@ mod active {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Mutation; 13] = [
+        pub const ALL: [Mutation; 22] = [
             Mutation::SkipEpochCheck,
             Mutation::SkipIncarnationCheck,
             Mutation::AnswerBeforeAppend,
@@ -58,6 +76,15 @@ mod active {
             Mutation::LoseTheLastRecord,
             Mutation::SkipSecretCheck,
             Mutation::KeepLeasesOfTheDraining,
+            Mutation::ThirdAttempts,
+            Mutation::LeaseToTheDenied,
+            Mutation::RegisterTheDenied,
+            Mutation::KeepTheDenied,
+            Mutation::NeverDeny,
+            Mutation::LeaseToTheSmall,
+            Mutation::SkipTaskTokens,
+            Mutation::AcceptASecondResult,
+            Mutation::KeepTasksOfTheGone,
         ];
     }
 

@@ -2,11 +2,15 @@
 //!
 //! Their names and fields are the journal's format: they are added to, never renamed or given another meaning.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, Generation, Incarnation, SecretDigest, ShardId, WorkerId};
+use crate::ids::{Epoch, Generation, Incarnation, Place, SecretDigest, ShardId, WorkerId};
+use crate::members::Warmth;
 use crate::part::PartSummary;
 use crate::shards::ShardPlan;
+use crate::tasks::{Task, TaskResult};
 use crate::training::StepLosses;
 
 /// One fact. Times are milliseconds of the coordinator's clock.
@@ -46,6 +50,24 @@ pub enum Record {
         secret: SecretDigest,
         /// When.
         at_ms: u64,
+        /// Its machine's host name; empty: it said none.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        host: String,
+        /// Memory of its device; 0: it said nothing of it.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        memory_bytes: u64,
+    },
+    /// A place failed so often that it gets no work any more, under whatever worker's name.
+    PlaceDenied {
+        /// The place.
+        place: Place,
+        /// How, in one sentence.
+        reason: String,
+    },
+    /// An operator lifted that.
+    PlaceAllowed {
+        /// The place.
+        place: Place,
     },
     /// A worker said that it is going away; it gets no new work.
     WorkerDraining {
@@ -101,6 +123,9 @@ pub enum Record {
         epoch: Epoch,
         /// Why, in the worker's words.
         reason: String,
+        /// Whether trying again can't help: then it is the shard's fault and not the worker's.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        permanent: bool,
     },
     /// A shard's part was accepted; all attempts at it ended.
     ShardCommitted {
@@ -129,6 +154,54 @@ pub enum Record {
     Stage2Started {
         /// Its first generation.
         generation: Generation,
+    },
+    /// All stages are done: this is to be done with what they made.
+    TaskStarted {
+        /// The task.
+        task: Task,
+    },
+    /// An attempt at a task began. It lasts as long as its worker's membership.
+    TaskGranted {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        epoch: Epoch,
+        /// Who granted it.
+        incarnation: Incarnation,
+        /// Who makes it.
+        worker: WorkerId,
+    },
+    /// An attempt at a task ended because its worker is going away. It doesn't count.
+    TaskReturned {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        epoch: Epoch,
+    },
+    /// An attempt at a task ended because its worker was lost.
+    TaskExpired {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        epoch: Epoch,
+    },
+    /// An attempt at a task ended without a result.
+    TaskFailed {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        epoch: Epoch,
+        /// Why, in the worker's words.
+        reason: String,
+    },
+    /// A task's result was accepted.
+    TaskDone {
+        /// The task.
+        task: Task,
+        /// The attempt.
+        epoch: Epoch,
+        /// What came of it.
+        result: TaskResult,
     },
     /// A worker waits in the forming world.
     WorldJoined {
@@ -211,6 +284,20 @@ pub enum Record {
         /// The end of its leases' new term.
         until_ms: u64,
     },
+    /// Not journalled: a worker asked for work, and there was none for it.
+    WorkerWaits {
+        /// The worker.
+        worker: WorkerId,
+        /// When.
+        at_ms: u64,
+    },
+    /// Not journalled: for which work a worker has its models at hand has changed.
+    WorkerWarmed {
+        /// The worker.
+        worker: WorkerId,
+        /// For which.
+        warm: BTreeSet<Warmth>,
+    },
     /// Not journalled: how far an attempt is.
     ShardProgressed {
         /// The shard.
@@ -241,9 +328,15 @@ impl Record {
             self,
             Record::TimePassed { .. }
                 | Record::WorkerHeard { .. }
+                | Record::WorkerWaits { .. }
+                | Record::WorkerWarmed { .. }
                 | Record::ShardProgressed { .. }
                 | Record::StepsReported { .. }
                 | Record::ChoreDelayed { .. }
         )
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

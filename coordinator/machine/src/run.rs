@@ -1,6 +1,7 @@
 //! The run: its phases, and what the coordinator itself has to do in them.
 
 use crate::event::Finished;
+use crate::tasks::Task;
 
 /// What the run is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,15 +13,18 @@ pub enum Phase {
     CapFilt,
     /// Workers train.
     Training(Stage),
+    /// A worker does something with what was trained.
+    Task(Task),
 }
 
 impl Phase {
-    /// `planning`, `capfilt`, `stage1`, `stage2`.
+    /// `planning`, `capfilt`, `stage1`, `stage2`, `evaluate`, `export`.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Planning => "planning",
             Phase::CapFilt => "capfilt",
             Phase::Training(stage) => stage.name(),
+            Phase::Task(task) => task.name(),
         }
     }
 }

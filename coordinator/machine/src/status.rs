@@ -1,11 +1,12 @@
 //! What a run looks like, as plain values.
 
 use crate::event::Finished;
-use crate::ids::{Generation, Incarnation, ShardId, WorkerId};
+use crate::ids::{Generation, Incarnation, Place, ShardId, WorkerId};
 use crate::machine::Machine;
 use crate::members::{Member, MemberState};
 use crate::run::{End, Phase, Stage};
-use crate::shards::{ShardState, Totals};
+use crate::shards::{SecondAttempts, ShardState, Totals};
+use crate::tasks::{Task, TaskResult};
 use crate::training::{Checkpoint, DoneStage, StepLosses, World};
 
 /// Members that are lost are listed up to this number, and quarantined shards too: they are counted anyway.
@@ -14,7 +15,7 @@ const LISTED_AT_MOST: usize = 256;
 /// A run at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
-    /// `planning`, `capfilt`, `stage1`, `stage2`, `done`, `failed`, `cancelled`.
+    /// `planning`, `capfilt`, `stage1`, `stage2`, `evaluate`, `export`, `done`, `failed`, `cancelled`.
     pub phase: &'static str,
     /// Why an operator paused it, if so.
     pub paused: Option<String>,
@@ -30,6 +31,16 @@ pub struct Status {
     pub shards_leased: u64,
     /// Rows that live attempts are through with.
     pub rows_in_flight: u64,
+    /// Live attempts at shards.
+    pub attempts_live: u64,
+    /// Those of them that run beside another one.
+    pub second_live: u64,
+    /// Second attempts so far.
+    pub second: SecondAttempts,
+    /// What is to be done with what was trained, in order.
+    pub tasks: Vec<TaskStatus>,
+    /// Places that get no work.
+    pub denied: Vec<DeniedPlace>,
     /// The recipe's stages of training, in order.
     pub stages: Vec<StageStatus>,
     /// The one that the run is at, or was when it ended.
@@ -70,12 +81,34 @@ pub struct WorkerStatus {
     pub name: String,
     /// `cpu`, `cuda:0`.
     pub device: String,
-    /// `alive`, `draining`, `lost`.
+    /// `alive`, `denied`, `draining`, `lost`.
     pub state: &'static str,
+    /// Why it is denied work; empty: it isn't.
+    pub reason: String,
+    /// Memory of its device; 0: it said nothing of it.
+    pub memory_bytes: u64,
     /// What it works on; empty: nothing.
     pub doing: String,
     /// For how long it has been silent.
     pub silent_ms: u64,
+}
+
+/// A task at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskStatus {
+    /// Which.
+    pub task: Task,
+    /// What came of it; `None`: it isn't done.
+    pub result: Option<TaskResult>,
+}
+
+/// A place that gets no work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeniedPlace {
+    /// The place.
+    pub place: Place,
+    /// Why.
+    pub reason: String,
 }
 
 /// A shard that was given up.
@@ -114,8 +147,13 @@ impl Machine {
             totals: self.shards.totals,
             shards_pending: self.shards.pending.len() as u64,
             shards_leased: self.shards.leased.len() as u64,
-            rows_in_flight: self.rows_in_flight(),
-            stage: matches!(self.run.phase, Phase::Training(_)).then_some(self.training.stage),
+            rows_in_flight: self.shards.rows_in_flight,
+            attempts_live: self.shards.holdings.len() as u64,
+            second_live: self.shards.second_attempts_live(),
+            second: self.shards.second,
+            tasks: self.task_list(),
+            denied: self.denied_list(),
+            stage: matches!(self.run.phase, Phase::Training(_) | Phase::Task(_)).then_some(self.training.stage),
             stages: self.config.stages().map(|(stage, config)| self.stage_status(stage, config.steps)).collect(),
             workers: self.worker_list(),
             workers_needed: self.workers_needed(),
@@ -139,17 +177,8 @@ impl Machine {
         StageStatus { stage, step, steps, losses, checkpoint }
     }
 
-    /// Rows that live attempts are through with; of two attempts at a shard the further one counts.
-    fn rows_in_flight(&self) -> u64 {
-        let furthest = |id: &ShardId| match &self.shards.all[id].state {
-            ShardState::Leased { attempts } => attempts.iter().map(|attempt| attempt.rows_done).max().unwrap_or(0),
-            _ => 0,
-        };
-        self.shards.leased.iter().map(furthest).sum()
-    }
-
     fn worker_list(&self) -> Vec<WorkerStatus> {
-        let lost = self.members.all.values().filter(|member| member.state == MemberState::Lost).count();
+        let lost = self.members.lost();
         let mut hidden = lost.saturating_sub(LISTED_AT_MOST);
         let mut listed = |member: &Member| {
             let hide = member.state == MemberState::Lost && hidden > 0;
@@ -161,11 +190,35 @@ impl Machine {
             worker: *worker,
             name: member.name.clone(),
             device: member.device.clone(),
-            state: if member.is_leaving() { MemberState::Draining.name() } else { member.state.name() },
+            state: self.state_name(member),
+            reason: self.denylist.reason(&member.place).unwrap_or_default().into(),
+            memory_bytes: member.memory_bytes,
             doing: self.doing(*worker),
             silent_ms: self.now_ms.saturating_sub(member.heard_ms),
         };
         members.map(show).collect()
+    }
+
+    fn state_name(&self, member: &Member) -> &'static str {
+        match member.state {
+            MemberState::Alive if member.sent_away => MemberState::Draining.name(),
+            MemberState::Alive if self.denylist.reason(&member.place).is_some() => "denied",
+            state => state.name(),
+        }
+    }
+
+    fn task_list(&self) -> Vec<TaskStatus> {
+        let wanted = [(Task::Evaluate, self.config.evaluate), (Task::Export, self.config.export)];
+        let show = |(task, _): &(Task, bool)| {
+            let result = self.tasks.done.iter().find(|done| done.task == *task).map(|done| done.result.clone());
+            TaskStatus { task: *task, result }
+        };
+        wanted.iter().filter(|(_, is_wanted)| *is_wanted).map(show).collect()
+    }
+
+    fn denied_list(&self) -> Vec<DeniedPlace> {
+        let show = |(place, reason): (&Place, &String)| DeniedPlace { place: place.clone(), reason: reason.clone() };
+        self.denylist.denied.iter().map(show).collect()
     }
 
     fn doing(&self, worker: WorkerId) -> String {
@@ -180,20 +233,25 @@ impl Machine {
         {
             return "waiting for the training world".into();
         }
-        let held = self.shards.attempts().find(|(_, attempt)| attempt.worker == worker);
-        held.map_or(String::new(), |(shard, _)| format!("capfilt {}", shard.plan.shard))
+        if let (Phase::Task(task), Some(held)) = (self.run.phase, &self.tasks.attempt)
+            && held.worker == worker
+        {
+            return task.name().into();
+        }
+        self.shards.held_by(worker).map_or(String::new(), |(shard, attempt)| {
+            let second = if attempt.is_second { ", second attempt" } else { "" };
+            format!("capfilt {}{second}", shard.plan.shard)
+        })
     }
 
     fn quarantined_list(&self) -> Vec<ShardFailure> {
-        if self.shards.totals.quarantined == 0 {
-            return Vec::new();
-        }
         let failure = |shard: &crate::shards::Shard| match &shard.state {
             ShardState::Quarantined { reason } => {
                 Some(ShardFailure { shard: shard.plan.shard.clone(), reason: reason.clone(), rows: shard.plan.rows })
             }
             _ => None,
         };
-        self.shards.all.values().filter_map(failure).take(LISTED_AT_MOST).collect()
+        let given_up = self.shards.quarantined.iter().map(|id| &self.shards.all[id]);
+        given_up.filter_map(failure).take(LISTED_AT_MOST).collect()
     }
 }

@@ -57,6 +57,8 @@ pub struct Checkpoint {
 /// The gang of ranks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum World {
+    /// All is trained: this generation was the last.
+    Over(Generation),
     /// There is nothing to train (yet).
     #[default]
     Absent,
@@ -71,6 +73,7 @@ impl World {
     pub fn generation(&self) -> Option<Generation> {
         match self {
             World::Absent => None,
+            World::Over(generation) => Some(*generation),
             World::Forming { generation, .. } => Some(*generation),
             World::Running { token, .. } => Some(token.generation),
         }
@@ -136,6 +139,8 @@ pub(crate) struct Training {
     pub fruitless: u32,
     /// Why the last generation ended.
     pub broken: Option<String>,
+    /// Since when the world has been forming, if it is.
+    pub forming_since_ms: u64,
 }
 
 impl Training {
@@ -164,7 +169,7 @@ impl Training {
     /// The records that take `gone` out of the world; more than `limit` fruitless generations in a row fail the run.
     pub fn part_with(&self, gone: &BTreeSet<WorkerId>, loss: Loss, reason: &str, limit: u32) -> Vec<Record> {
         match &self.world {
-            World::Absent => Vec::new(),
+            World::Absent | World::Over(_) => Vec::new(),
             World::Forming { generation, joined } => {
                 let left = joined.intersection(gone);
                 left.map(|worker| Record::WorldLeft { generation: *generation, worker: *worker }).collect()
@@ -196,9 +201,10 @@ impl Training {
     }
 
     /// The stage before, if there was one, is done.
-    pub fn absorb_stage(&mut self, stage: Stage, generation: Generation) {
+    pub fn absorb_stage(&mut self, stage: Stage, generation: Generation, now_ms: u64) {
         let before = std::mem::take(self);
         self.stage = stage;
+        self.forming_since_ms = now_ms;
         self.world = World::Forming { generation, joined: BTreeSet::new() };
         self.done = before.done;
         let end = before.checkpoint.zip(before.checkpoint_token);
@@ -207,13 +213,24 @@ impl Training {
         self.done.extend(ended);
     }
 
+    /// All stages are done.
+    pub fn absorb_end(&mut self) {
+        if let Some(generation) = self.world.generation() {
+            self.world = World::Over(generation);
+        }
+        let end = self.checkpoint.take().zip(self.checkpoint_token.take());
+        let (stage, losses) = (self.stage, self.losses);
+        self.done.extend(end.map(|(checkpoint, token)| DoneStage { stage, checkpoint, token, losses }));
+    }
+
     pub fn absorb_formed(&mut self, generation: Generation, incarnation: Incarnation, ranks: &[WorkerId]) {
         let token = WorldToken { incarnation, generation };
         self.world = World::Running { token, ranks: ranks.to_vec() };
         self.step = self.safe_step();
     }
 
-    pub fn absorb_broken(&mut self, generation: Generation, reason: &str, fruitless: u32) {
+    pub fn absorb_broken(&mut self, generation: Generation, reason: &str, fruitless: u32, now_ms: u64) {
+        self.forming_since_ms = now_ms;
         self.world = World::Forming { generation: generation.next(), joined: BTreeSet::new() };
         self.furthest_step = self.furthest_step.max(self.step);
         self.step = self.safe_step();
@@ -231,7 +248,8 @@ impl Training {
     }
 
     /// Forgets steps that only their workers know of: they will say them again.
-    pub fn absorb_restart(&mut self) {
+    pub fn absorb_restart(&mut self, now_ms: u64) {
+        self.forming_since_ms = now_ms;
         self.step = self.safe_step();
         self.furthest_step = self.step;
         self.losses = None;

@@ -14,10 +14,10 @@ const WORKERS: usize = 5;
 const SHARDS: usize = 4;
 const ROWS: u64 = 10;
 const CONFIG: Config = Config {
-    lease_ms: 100,
-    attempts: 2,
     stage1: Some(StageConfig { ranks: 2, steps: 10 }),
     stage2: Some(StageConfig { ranks: 1, steps: 10 }),
+    worker_failures: 2,
+    ..Config::new(100, 2)
 };
 
 /// One thing that happens. Numbers choose among what there is at the time.
@@ -234,6 +234,8 @@ impl History {
             device: "cpu".into(),
             address: format!("{worker}:1"),
             secret: secret_of(worker),
+            host: String::new(),
+            memory_bytes: 0,
         };
         let Ok(Answer::Registered { worker: named, .. }) = self.decide(Event::Register(registration)) else {
             panic!("a registration is refused");
@@ -286,7 +288,9 @@ impl History {
                     rows_done: 1,
                 });
                 let progress = progress.collect();
-                if let Ok(Answer::Heard { revoked, .. }) = self.call(worker, Call::Heartbeat { progress }) {
+                if let Ok(Answer::Heard { revoked, .. }) =
+                    self.call(worker, Call::Heartbeat { progress, warm: BTreeSet::new() })
+                {
                     let over = own.iter().filter(|granted| self.over.contains(&granted.token.epoch));
                     let over: Vec<_> = over.map(|granted| granted.shard.clone()).collect();
                     assert_eq!(revoked, over, "what is over is revoked, and nothing else");

@@ -18,13 +18,19 @@ struct Bench {
 
 impl Bench {
     fn new(settings: &str) -> Self {
-        let mut config = Config { lease_ms: 100, attempts: 2, stage1: None, stage2: None };
+        let mut config = Config::new(100, 2);
         for setting in settings.split_whitespace() {
             let (key, value) = setting.split_once('=').expect("a setting is key=value");
             let value: u32 = value.parse().expect("a setting is a number");
             match key {
                 "lease_ms" => config.lease_ms = value.into(),
                 "attempts" => config.attempts = value,
+                "worker_failures" => config.worker_failures = value,
+                // In GiB, as the recipe says it.
+                "capfilt_gib" => config.memory.capfilt_bytes = u64::from(value) << 30,
+                "stage1_gib" => config.memory.stage1_bytes = u64::from(value) << 30,
+                "evaluate" => config.evaluate = value > 0,
+                "export" => config.export = value > 0,
                 "ranks" => config.stage1 = Some(StageConfig { ranks: value, steps: 10 }),
                 "ranks2" => config.stage2 = Some(StageConfig { ranks: value, steps: 5 }),
                 _ => panic!("unknown setting {key}"),
@@ -37,6 +43,7 @@ impl Bench {
     fn line(&mut self, line: &str) -> String {
         match line {
             "explain" => format!("{}\n", self.machine.explain()),
+            "status" => show_status(&self.machine.status()),
             "stages" => self.machine.status().stages.iter().map(show_stage).collect(),
             "chore" => format!("{:?}\n", self.machine.chore()),
             "restart" => {
@@ -102,12 +109,19 @@ fn event(line: &str) -> Event {
             worker: WorkerId(number(words[1].strip_prefix('w').expect("send-away wN REASON"))),
             reason: rest(2),
         }),
-        "register" => Event::Register(Registration {
-            name: words[1].into(),
-            device: "cpu".into(),
-            address: format!("{}:1", words[1]),
-            secret: secret_of(WorkerId(number(words[2].strip_prefix('w').expect("register NAME wN")))),
-        }),
+        "allow" => Event::Control(Control::Allow { name: words[1].into() }),
+        // `register NAME wN [on HOST] [with GIB]`
+        "register" => {
+            let said = |word: &str| words.iter().position(|other| *other == word).map(|at| words[at + 1]);
+            Event::Register(Registration {
+                name: words[1].into(),
+                device: "cpu".into(),
+                address: format!("{}:1", words[1]),
+                secret: secret_of(WorkerId(number(words[2].strip_prefix('w').expect("register NAME wN")))),
+                host: said("on").unwrap_or_default().into(),
+                memory_bytes: said("with").map_or(0, |gib| number(gib) << 30),
+            })
+        }
         worker => {
             let intruder = worker.strip_prefix("false-");
             let id = WorkerId(number(intruder.unwrap_or(worker).strip_prefix('w').expect("wN")));
@@ -158,9 +172,12 @@ fn call(words: &[&str]) -> Call {
     let number = |word: &str| word.parse::<u64>().expect("a number");
     match words[0] {
         "lease" => Call::Lease,
+        // `heartbeat [SHARD@TOKEN=ROWS …] [warm:WORK …]`
         "heartbeat" => Call::Heartbeat {
+            warm: words[1..].iter().filter_map(|word| Warmth::named(word.strip_prefix("warm:")?)).collect(),
             progress: words[1..]
                 .iter()
+                .filter(|word| !word.starts_with("warm:"))
                 .map(|word| {
                     let (shard_and_token, rows) = word.split_once('=').expect("SHARD@TOKEN=ROWS");
                     let (shard, token) = attempt(shard_and_token);
@@ -177,6 +194,13 @@ fn call(words: &[&str]) -> Call {
             let permanent = words[2] == "permanently";
             Call::Fail { shard, token, reason: rest(2 + usize::from(permanent)), permanent }
         }
+        // `commit-task TASK INCARNATION.EPOCH DIGEST`, `fail-task TASK INCARNATION.EPOCH REASON`
+        "commit-task" => {
+            let (path, digest) = (format!("{}.json", words[1]), words[3].into());
+            let result = TaskResult { path, digest, summary: String::new() };
+            Call::CommitTask { task: task(words[1]), token: task_token(words[2]), result }
+        }
+        "fail-task" => Call::FailTask { task: task(words[1]), token: task_token(words[2]), reason: rest(3) },
         "join" => Call::JoinWorld { generation: Generation(number(words[1])) },
         "steps" => {
             let losses = Losses::Stage1 { itc: 3.0, itg: 2.0, itm: 0.5 };
@@ -199,6 +223,15 @@ fn call(words: &[&str]) -> Call {
     }
 }
 
+fn task(word: &str) -> Task {
+    Task::named(word).expect("evaluate or export")
+}
+
+fn task_token(word: &str) -> ShardToken {
+    let (incarnation, epoch) = pair(word);
+    ShardToken { incarnation: Incarnation(incarnation), epoch: Epoch(epoch) }
+}
+
 /// `7/2/1`: kept, passed, quarantined.
 fn part(shard: &ShardId, counts: &str, digest: &str) -> PartSummary {
     let counts: Vec<u64> = counts.split('/').map(|count| count.parse().expect("a count")).collect();
@@ -214,6 +247,26 @@ fn part(shard: &ShardId, counts: &str, digest: &str) -> PartSummary {
         quarantined,
         bytes: 1,
     }
+}
+
+fn show_status(status: &Status) -> String {
+    let mut shown = format!(
+        "{} attempts live, {} of them second; {} second ones begun, {} won\n",
+        status.attempts_live, status.second_live, status.second.begun, status.second.won
+    );
+    for worker in &status.workers {
+        let doing = if worker.doing.is_empty() { "nothing" } else { &worker.doing };
+        let reason = if worker.reason.is_empty() { String::new() } else { format!(" ({})", worker.reason) };
+        writeln!(shown, "{} {} {}: {doing}{reason}", worker.worker, worker.name, worker.state).unwrap();
+    }
+    for TaskStatus { task, result } in &status.tasks {
+        let came = result.as_ref().map_or("not done", |result| &result.path);
+        writeln!(shown, "{}: {came}", task.name()).unwrap();
+    }
+    for DeniedPlace { place, reason } in &status.denied {
+        writeln!(shown, "denied: {place} ({reason})").unwrap();
+    }
+    shown
 }
 
 fn show_stage(stage: &StageStatus) -> String {
@@ -233,6 +286,7 @@ fn show_record(json: &Value) -> String {
             ("planned", "shards", Value::Array(shards)) => {
                 shards.iter().map(|shard| shard["shard"].as_str().expect("a name")).collect::<Vec<_>>().join(",")
             }
+            (_, "result", result) => result["digest"].as_str().expect("a digest").into(),
             (_, "part", part) => part["digest"].as_str().expect("a digest").into(),
             (_, "secret" | "device" | "losses", _) => continue,
             (_, _, Value::String(text)) => format!("{text:?}"),
@@ -247,6 +301,10 @@ fn show_answer(answer: &Answer) -> String {
     match answer {
         Answer::Work(Work::Shard { plan, token }) => {
             format!("shard {}@{}.{}", plan.shard, token.incarnation, token.epoch)
+        }
+        Answer::Work(Work::Task { task, token, stage, checkpoint }) => {
+            let (incarnation, epoch) = (token.incarnation, token.epoch);
+            format!("{} @{incarnation}.{epoch} with {} of {}", task.name(), checkpoint.path, stage.name())
         }
         Answer::Work(work) => format!("{work:?}"),
         Answer::Registered { worker, incarnation } => format!("{worker} of incarnation {incarnation}"),

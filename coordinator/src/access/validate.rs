@@ -2,9 +2,9 @@
 //! whether it is true, the machine decides.
 
 use quern_proto::{
-    CommitCheckpointRequest, CommitRequest, ControlRequest, Credentials, DrainRequest, FailRequest, HeartbeatRequest,
-    JoinWorldRequest, LeaseRequest, LeaveWorldRequest, ListRunsRequest, LogLine, LogsRequest, PartSummary,
-    RegisterRequest, ReportStepsRequest, StatusRequest, SubmitRequest, control_request,
+    CommitCheckpointRequest, CommitRequest, CommitTaskRequest, ControlRequest, Credentials, DrainRequest, FailRequest,
+    FailTaskRequest, HeartbeatRequest, JoinWorldRequest, LeaseRequest, LeaveWorldRequest, ListRunsRequest, LogLine,
+    LogsRequest, PartSummary, RegisterRequest, ReportStepsRequest, StatusRequest, SubmitRequest, control_request,
 };
 use tonic::Request;
 
@@ -20,6 +20,10 @@ const LINE: usize = 64 << 10;
 const LINES: usize = 1_000;
 /// Shards of which one heartbeat tells.
 const SHARDS: usize = 1_000;
+/// Words for what a worker has at hand.
+const WORDS: usize = 16;
+/// Bytes of a task's summary.
+const SUMMARY: usize = 64 << 10;
 /// Steps that are reported at once.
 const STEPS: usize = 10_000;
 /// Bytes of a recipe.
@@ -159,7 +163,8 @@ impl Valid for RegisterRequest {
         let fits = |byte: u8| is_plain(byte) || byte == b':';
         of("device", &self.device, 1..=64, fits, "is no device: cpu or cuda:N is expected")?;
         name("version", &self.version)?;
-        address("address", &self.address)
+        address("address", &self.address)?;
+        name("host", &self.host)
     }
 }
 
@@ -168,6 +173,8 @@ impl Valid for HeartbeatRequest {
         member(self.credentials.as_ref())?;
         require(self.progress.len() <= SHARDS, "progress", "tells of more than 1000 shards")?;
         self.progress.iter().try_for_each(|progress| shard("progress.shard", &progress.shard))?;
+        require(self.warm.len() <= WORDS, "warm", "has more than 16 words")?;
+        self.warm.iter().try_for_each(|word| name("warm", word))?;
         require(self.log.len() <= LINES, "log", "has more than 1000 lines")?;
         self.log.iter().try_for_each(line)
     }
@@ -191,6 +198,25 @@ impl Valid for FailRequest {
     fn check(&self) -> Checked {
         member(self.credentials.as_ref())?;
         shard("shard", &self.shard)?;
+        reason("reason", &self.reason)
+    }
+}
+
+impl Valid for CommitTaskRequest {
+    fn check(&self) -> Checked {
+        member(self.credentials.as_ref())?;
+        of("task", &self.task, 1..=NAME, is_plain, "is no task's name")?;
+        let Some(result) = &self.result else { return Ok(()) };
+        path("result.path", &result.path)?;
+        digest("result.digest", &result.digest)?;
+        require(result.summary.len() <= SUMMARY, "result.summary", "has more than 64 KiB")
+    }
+}
+
+impl Valid for FailTaskRequest {
+    fn check(&self) -> Checked {
+        member(self.credentials.as_ref())?;
+        of("task", &self.task, 1..=NAME, is_plain, "is no task's name")?;
         reason("reason", &self.reason)
     }
 }
@@ -246,6 +272,7 @@ impl Valid for ControlRequest {
                 name("drain.worker", &drain.worker)?;
                 reason("drain.reason", &drain.reason)
             }
+            Some(control_request::Command::Allow(allow)) => name("allow.name", &allow.name),
             Some(control_request::Command::Resume(_)) | None => Ok(()),
         }
     }

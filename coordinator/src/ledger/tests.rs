@@ -9,7 +9,7 @@ use crate::clock::ScriptedClock;
 use crate::journal::MemoryJournal;
 use crate::secrets;
 
-const CONFIG: Config = Config { lease_ms: 100, attempts: 3, stage1: None, stage2: None };
+const CONFIG: Config = Config::new(100, 3);
 
 struct Bench {
     journal: MemoryJournal,
@@ -98,6 +98,8 @@ fn registration() -> Event {
         device: "cpu".into(),
         address: "w:1".into(),
         secret: secrets::digest("secret"),
+        host: String::new(),
+        memory_bytes: 0,
     })
 }
 
@@ -117,7 +119,7 @@ async fn a_failed_append_undoes_what_was_decided_and_nobody_hears_of_it() {
     assert_eq!(bench.status().shards_leased, 0, "the lease that wasn't durable is undone");
 
     // Members are kept alive meanwhile, and nothing else happens.
-    let heard = bench.call(worker, Call::Heartbeat { progress: Vec::new() }).await;
+    let heard = bench.call(worker, Call::Heartbeat { progress: Vec::new(), warm: Default::default() }).await;
     assert!(matches!(heard, Ok(Answer::Heard { .. })), "{heard:?}");
     bench.clock.advance(10_000);
     assert!(is_unavailable(&bench.tick().await));
@@ -212,7 +214,7 @@ async fn heartbeats_are_not_journalled() {
     let before = (bench.journal.appends(), bench.journal.lines());
     for _ in 0..10 {
         bench.clock.advance(60);
-        bench.call(worker, Call::Heartbeat { progress: Vec::new() }).await.unwrap();
+        bench.call(worker, Call::Heartbeat { progress: Vec::new(), warm: Default::default() }).await.unwrap();
     }
     assert_eq!((bench.journal.appends(), bench.journal.lines()), before);
 }

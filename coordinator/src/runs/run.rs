@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use quern_machine::{Answer, Config, Event, StageConfig};
+use quern_machine::{Answer, Config, Event, MemoryNeeds, Place, StageConfig};
 use quern_proto as wire;
 use quern_proto::StatusReply;
-use quern_recipes::{Recipe, redacted};
+use quern_recipes::{Cluster, Recipe, redacted};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -162,6 +162,11 @@ impl Run {
         alive(&status) > status.workers_needed
     }
 
+    /// Whether workers of this place get no work in it.
+    pub fn denies(&self, place: &Place) -> bool {
+        self.status().denied.iter().any(|denied| denied.place == place.0)
+    }
+
     /// What a list says of it.
     pub fn summary(&self) -> wire::RunSummary {
         let status = self.status();
@@ -221,12 +226,16 @@ async fn open_ledger(
 ) -> Result<Opened, JournalError> {
     let identity = RunIdentity { recipe_hash: recipe_hash.into(), output: recipe.output.clone() };
     let describe = Describe { run_id: run_id.into(), name: recipe.name.clone(), output: redacted(&recipe.output) };
-    let config = Config {
-        lease_ms: recipe.cluster.lease_ms,
-        attempts: recipe.cluster.attempts,
-        stage1: recipe.stage1.as_ref().map(|stage1| StageConfig { ranks: stage1.ranks, steps: stage1.steps }),
-        stage2: recipe.stage2.as_ref().map(|stage2| StageConfig { ranks: stage2.ranks, steps: stage2.steps }),
+    let stage1 = recipe.stage1.as_ref().map(|stage1| StageConfig { ranks: stage1.ranks, steps: stage1.steps });
+    let stage2 = recipe.stage2.as_ref().map(|stage2| StageConfig { ranks: stage2.ranks, steps: stage2.steps });
+    let Cluster { lease_ms, attempts, worker_failures, min_device_memory_gib, .. } = recipe.cluster;
+    let bytes = |gib: Option<f64>| (gib.unwrap_or(0.0) * f64::from(1 << 30)) as u64;
+    let memory = MemoryNeeds {
+        capfilt_bytes: bytes(min_device_memory_gib.capfilt),
+        stage1_bytes: bytes(min_device_memory_gib.stage1),
+        stage2_bytes: bytes(min_device_memory_gib.stage2),
     };
+    let config = Config { worker_failures, memory, stage1, stage2, ..Config::new(lease_ms, attempts) };
     let opening = tokio::task::spawn_blocking(move || {
         let journal = Box::new(SqliteJournal::open(&journal_path, &identity)?);
         ledger::open(Opening { config, journal, clock, describe })

@@ -11,7 +11,7 @@ pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 const PHASES: [&str; 7] = ["planning", "capfilt", "stage1", "stage2", "done", "failed", "cancelled"];
 
 /// The states of a worker.
-const WORKER_STATES: [&str; 3] = ["alive", "draining", "lost"];
+const WORKER_STATES: [&str; 4] = ["alive", "denied", "draining", "lost"];
 
 /// All metrics of all runs at this moment; `run` says which run a sample is of.
 pub(crate) fn exposition(statuses: &[StatusReply]) -> String {

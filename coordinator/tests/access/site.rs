@@ -78,7 +78,7 @@ pub async fn status(client: &mut Client) -> Result<(), Status> {
 }
 
 pub fn registration() -> RegisterRequest {
-    RegisterRequest { name: "w".into(), device: "cpu".into(), version: VERSION.into(), address: "w:1".into() }
+    RegisterRequest { name: "w".into(), device: "cpu".into(), version: VERSION.into(), address: "w:1".into(), ..RegisterRequest::default() }
 }
 
 /// Registers, and asks for work once.

@@ -115,7 +115,13 @@ pub async fn client(coordinator: &Coordinator) -> CoordinatorClient<Channel> {
 pub fn introduction(name: &str, version: &str) -> RegisterRequest {
     let host: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let address = format!("{host}:1");
-    RegisterRequest { name: name.into(), device: "cpu".into(), version: version.into(), address }
+    RegisterRequest {
+        name: name.into(),
+        device: "cpu".into(),
+        version: version.into(),
+        address,
+        ..RegisterRequest::default()
+    }
 }
 
 impl Worker {

@@ -5,3 +5,4 @@ mod harness;
 mod one_run;
 mod several_runs;
 mod web;
+mod who_gets_work;

@@ -4,14 +4,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use quern_machine::{Call, Caller, Config, Event, Registration, StageConfig};
+use quern_machine::{Call, Caller, Config, Event, MemoryNeeds, Registration, StageConfig};
 use quern_sim_checker::{Checker, Output, Terms, Told, Verdict};
 
 use crate::coordinator::Coordinator;
 use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::log::Log;
-use crate::worker::{Timer, Worker};
+use crate::worker::{Timer, Traits, Worker};
 use crate::{Options, Report};
 
 pub(crate) const LEASE_MS: u64 = 1_000;
@@ -20,6 +20,10 @@ pub(crate) const HEARTBEAT_MS: u64 = 250;
 pub(crate) const QUIET_MS: u64 = 20_000;
 /// From then on the run must be over within this time.
 pub(crate) const BOUND_MS: u64 = 30_000;
+/// Device memory that every phase asks for.
+pub(crate) const MEMORY_BYTES: u64 = 8 << 30;
+/// Failures in a row after which a place gets no work.
+pub(crate) const WORKER_FAILURES: u32 = 3;
 /// What follows the end: late answers, and workers that hear of it.
 const EPILOGUE_MS: u64 = 1_000;
 
@@ -113,18 +117,30 @@ pub fn run(options: Options) -> Report {
     let mut stage = || StageConfig { ranks: dice.between(2, 4) as u32, steps: dice.between(20, 60) };
     let (stage1, second) = (stage(), stage());
     let stage2 = dice.per_mille(400).then_some(second);
-    let config = Config { lease_ms: LEASE_MS, attempts: 5, stage1: Some(stage1), stage2 };
+    let memory = MemoryNeeds { capfilt_bytes: MEMORY_BYTES, stage1_bytes: MEMORY_BYTES, stage2_bytes: MEMORY_BYTES };
+    let worker_failures = WORKER_FAILURES;
+    let (evaluate, export) = (dice.per_mille(600), dice.per_mille(600));
+    let config =
+        Config { evaluate, export, worker_failures, memory, stage1: Some(stage1), stage2, ..Config::new(LEASE_MS, 5) };
     let ranks = [stage1.ranks as usize, stage2.map_or(0, |stage| stage.ranks as usize)];
+    let workers = Traits::draw(&mut dice, workers).into_iter().map(Worker::new).collect();
+    let terms = Terms {
+        lease_ms: LEASE_MS,
+        ranks,
+        worker_failures: WORKER_FAILURES as usize,
+        memory_bytes: MEMORY_BYTES,
+        tasks: [evaluate, export],
+    };
     let mut cluster = Cluster {
         now_ms: 0,
         dice,
         log: Log::new(options.trace),
         config,
-        checker: Checker::new(Terms { lease_ms: LEASE_MS, ranks }),
+        checker: Checker::new(terms),
         output: Output::default(),
         disk: Disk::new(options.sqlite).expect("a temporary folder can be made"),
         coordinator: Coordinator::default(),
-        workers: (0..workers).map(|_| Worker::default()).collect(),
+        workers,
         faults: BTreeMap::new(),
         events: 0,
         queue: BinaryHeap::new(),
@@ -142,6 +158,7 @@ pub fn run(options: Options) -> Report {
         digest: cluster.log.digest(),
         violation: verdict.err(),
         virtual_ms: cluster.now_ms,
+        marks: cluster.checker.marks().clone(),
         faults: cluster.faults,
     }
 }

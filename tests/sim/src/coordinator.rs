@@ -22,6 +22,8 @@ pub(crate) struct Coordinator {
     pub dies_after_append: bool,
     /// How long the operator wants the run to be paused.
     pub pause_until_ms: u64,
+    /// When the operator gives work again to those who were denied it.
+    allow_at_ms: Option<u64>,
 }
 
 impl Coordinator {
@@ -198,11 +200,18 @@ impl Cluster {
         self.after(in_ms, What::Job { life, event });
     }
 
-    /// The operator lets a run go on that has been paused for long enough, and starts a coordinator anew whose run has
+    /// The operator lets a run go on that has been paused for long enough, gives work again to who was denied it, and starts a coordinator anew whose run has
     /// failed; a failed run is taken up again so.
     fn watch(&mut self) {
         if self.checker.is_paused() && self.now_ms >= self.coordinator.pause_until_ms {
             self.operate(Control::Resume);
+        }
+        let denied = self.checker.denied().next().map(|place| place.0.clone());
+        match (denied, self.coordinator.allow_at_ms) {
+            (None, _) => self.coordinator.allow_at_ms = None,
+            (Some(_), None) => self.coordinator.allow_at_ms = Some(self.now_ms + self.dice.between(500, 3_000)),
+            (Some(name), Some(at_ms)) if at_ms <= self.now_ms => self.operate(Control::Allow { name }),
+            (Some(_), Some(_)) => {}
         }
         if self.checker.has_failed() && self.coordinator.is_up() {
             self.log.add(self.now_ms, format_args!("the run has failed: the operator starts it again"));

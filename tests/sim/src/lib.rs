@@ -48,6 +48,8 @@ pub struct Report {
     pub events: u64,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// How often what is rare happened.
+    pub marks: BTreeMap<&'static str, u64>,
     /// Digest of the event log.
     pub digest: String,
     /// The first promise that was broken.

@@ -46,6 +46,12 @@ fn verdict(reports: &[Report]) -> ExitCode {
     for (kind, count) in reports.iter().flat_map(|report| &report.faults) {
         *faults.entry(*kind).or_insert(0) += count;
     }
+    let mut marks = BTreeMap::new();
+    for (mark, count) in reports.iter().flat_map(|report| &report.marks) {
+        *marks.entry(*mark).or_insert(0) += count;
+    }
+    let marks: Vec<_> = marks.iter().map(|(mark, count)| format!("{mark} {count}")).collect();
+    println!("{}", marks.join(", "));
     let kinds: Vec<_> = faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     println!(
         "{} seeds ({} over SQLite), {} events (median {}), {} faults (median {}, beside messages {}): {}; median run {} ms; {} violations",

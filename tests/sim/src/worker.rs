@@ -3,13 +3,17 @@
 //! A worker has one call of its main work under way, and one heartbeat. A call that isn't answered, or is answered
 //! UNAVAILABLE, is made again; every call of the protocol may be.
 
+use std::collections::BTreeSet;
+
 use quern_machine::{
     Answer, Call, Caller, Checkpoint, Generation, Losses, PartSummary, Rank, Refusal, Registration, Seat, SecretDigest,
-    ShardId, ShardPlan, ShardProgress, ShardToken, Stage, StepLosses, Work, WorldToken,
+    ShardId, ShardPlan, ShardProgress, ShardToken, Stage, StepLosses, Task as RunTask, TaskResult, Warmth, Work,
+    WorldToken,
 };
 use quern_sim_checker::{PartFile, Told};
 
-use crate::cluster::{Ask, Cluster, HEARTBEAT_MS, Request, What};
+use crate::cluster::{Ask, Cluster, HEARTBEAT_MS, MEMORY_BYTES, Request, What};
+use crate::dice::Dice;
 
 const ANSWER_MS: u64 = 300;
 const FIRST_PAUSE_MS: u64 = 50;
@@ -49,6 +53,8 @@ enum Task {
     Shard(ShardPlan, ShardToken),
     Joining(Generation),
     World(Place),
+    /// Something is done with what was trained.
+    After(RunTask, ShardToken),
 }
 
 /// A place in a running world.
@@ -62,9 +68,33 @@ struct Place {
     waits: u32,
 }
 
+/// What a worker's machine is like, whatever process runs there.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Traits {
+    memory_bytes: u64,
+    /// Its device is broken: of a thousand shards, so many fail there.
+    fails_per_mille: u64,
+    /// Of a thousand shards, so many take a hundred times as long as others.
+    slow_per_mille: u64,
+}
+
+impl Traits {
+    /// Four are large enough, as many as the largest world has ranks; in every second cluster one is broken.
+    pub fn draw(dice: &mut Dice, workers: usize) -> Vec<Self> {
+        let broken = dice.between(0, 2 * workers as u64 - 1) as usize;
+        let mut draw = |worker: usize| Traits {
+            memory_bytes: if worker >= 4 && dice.per_mille(400) { MEMORY_BYTES / 2 } else { MEMORY_BYTES * 2 },
+            fails_per_mille: if worker == broken { 900 } else { 25 },
+            slow_per_mille: dice.between(0, 40),
+        };
+        (0..workers).map(&mut draw).collect()
+    }
+}
+
 /// A worker, which is one process after another.
 #[derive(Debug, Default)]
 pub(crate) struct Worker {
+    traits: Traits,
     /// Counts processes; 0: none yet.
     process: u64,
     is_alive: bool,
@@ -85,6 +115,8 @@ pub(crate) struct Worker {
     work: u64,
     drained: bool,
     run_is_paused: bool,
+    /// What it has its models at hand for.
+    warm: BTreeSet<Warmth>,
     /// The coordinator no longer wants its shard.
     stop: bool,
     /// It was told that it is no member any more.
@@ -99,6 +131,10 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    pub fn new(traits: Traits) -> Self {
+        Worker { traits, ..Worker::default() }
+    }
+
     pub fn pause(&mut self, until_ms: u64) {
         self.paused_until_ms = until_ms;
         self.blind = true;
@@ -112,6 +148,7 @@ impl Cluster {
             return;
         }
         *it = Worker {
+            traits: it.traits,
             process: it.process + 1,
             is_alive: true,
             paused_until_ms: it.paused_until_ms,
@@ -140,11 +177,14 @@ impl Cluster {
         }
         (it.caller, it.heart, it.lost, it.secret) = (None, None, false, secret.clone());
         let registration = Registration {
-            name: format!("worker-{worker}"),
+            // A new one for every process: it is known again by its host.
+            name: format!("worker-{worker}-{}", it.process),
             device: "cpu".into(),
             // One of its own for every registration: the judge tells them apart by it.
             address: format!("worker-{worker}:{}:{}", it.process, it.work),
             secret: SecretDigest(secret),
+            host: format!("host-{worker}"),
+            memory_bytes: it.traits.memory_bytes,
         };
         self.ask(worker, Ask::Register(registration));
     }
@@ -241,8 +281,9 @@ impl Cluster {
             }
             _ => Vec::new(),
         };
+        let warm = it.warm.clone();
         let id = self.dice.between(1, u64::MAX - 1);
-        let ask = Ask::Call(caller, Call::Heartbeat { progress });
+        let ask = Ask::Call(caller, Call::Heartbeat { progress, warm });
         self.workers[worker].heart = Some(Pending { id, ask, tries: 0, pause_ms: FIRST_PAUSE_MS });
         self.try_call(worker, id);
     }
@@ -317,7 +358,18 @@ impl Cluster {
         match work {
             Work::Shard { plan, token } => {
                 let work_ms = self.dice.between(5, 60);
+                let slow_per_mille = self.workers[worker].traits.slow_per_mille;
+                let is_slow = self.is_rough() && self.dice.per_mille(slow_per_mille);
+                if is_slow {
+                    self.fault("slow shard");
+                }
+                self.workers[worker].warm = BTreeSet::from([Warmth::CapFilt]);
                 self.workers[worker].task = Task::Shard(plan, token);
+                self.wake(worker, if is_slow { work_ms * 100 } else { work_ms });
+            }
+            Work::Task { task, token, .. } => {
+                let work_ms = self.dice.between(100, 2_500);
+                self.workers[worker].task = Task::After(task, token);
                 self.wake(worker, work_ms);
             }
             Work::World(generation) => {
@@ -341,15 +393,43 @@ impl Cluster {
             Task::Shard(..) if it.stop || it.leave => self.ask_for_work(worker),
             Task::Shard(plan, token) => self.hand_in(worker, &plan, token),
             Task::World(place) => self.train(worker, place),
+            Task::After(..) if it.stop || it.leave => self.ask_for_work(worker),
+            Task::After(task, token) => self.finish_task(worker, task, token),
         }
+    }
+
+    /// Offers a task's result, or says why there is none; now and then an offer that must not be taken comes before.
+    fn finish_task(&mut self, worker: usize, task: RunTask, token: ShardToken) {
+        if self.dice.per_mille(100) {
+            return self.call(worker, Call::FailTask { task, token, reason: "no memory".into() });
+        }
+        let digest = format!("e{}w{worker}", token.epoch);
+        let result = TaskResult { path: format!("{}/{digest}", task.name()), digest, summary: "as expected".into() };
+        if let Some(mut caller) = self.workers[worker].caller.clone().filter(|_| self.dice.per_mille(300)) {
+            self.fault("forged result");
+            let (mut token, mut result) = (token, result.clone());
+            match self.dice.between(0, 3) {
+                0 => token.incarnation.0 += 1,
+                1 => token.epoch.0 = token.epoch.0.saturating_sub(1),
+                2 => caller.secret = SecretDigest("a guess".into()),
+                _ => result.digest.push('x'),
+            }
+            self.stray(worker, caller, Call::CommitTask { task, token, result });
+        }
+        self.call(worker, Call::CommitTask { task, token, result });
     }
 
     /// Uploads a part and offers it, or says why there is none. Now and then an offer under a false token, or by
     /// somebody who doesn't know the secret, comes before.
     fn hand_in(&mut self, worker: usize, plan: &ShardPlan, token: ShardToken) {
         let shard = plan.shard.clone();
-        if self.dice.per_mille(25) {
-            let permanent = self.dice.per_mille(200);
+        let fails_per_mille = self.workers[worker].traits.fails_per_mille;
+        if self.dice.per_mille(fails_per_mille) {
+            let is_broken = fails_per_mille > 500;
+            if is_broken {
+                self.fault("broken device");
+            }
+            let permanent = !is_broken && self.dice.per_mille(200);
             return self.call(worker, Call::Fail { shard, token, reason: "it can't be read".into(), permanent });
         }
         let part = part_of(plan, token, worker);
@@ -396,6 +476,7 @@ impl Cluster {
                 let place = Place { token, rank, addresses, stage, step, waits: 0 };
                 self.workers[worker].task = Task::World(place);
                 self.workers[worker].blind = false;
+                self.workers[worker].warm = BTreeSet::from([Warmth::of(stage)]);
                 self.wake(worker, STEP_MS);
             }
             Seat::Wait => {

@@ -20,8 +20,14 @@ fn no_seed_breaks_a_promise() {
     assert_eq!(reports.iter().filter(|report| report.sqlite).count(), 200);
     assert!(median(&reports, |report| report.events) >= 2_000);
     assert!(median(&reports, Report::faults_beside_messages) >= 10);
+    for mark in
+        ["second attempt", "second attempt was first", "place denied", "place allowed", "task done", "task tried again"]
+    {
+        let often: u64 = reports.iter().filter_map(|report| report.marks.get(mark)).sum();
+        assert!(often >= 200, "too rare: {mark}, {often} times");
+    }
     let kinds: std::collections::BTreeSet<_> = reports.iter().flat_map(|report| report.faults.keys()).collect();
-    assert_eq!(kinds.len(), 22, "every kind of fault strikes: {kinds:?}");
+    assert_eq!(kinds.len(), 25, "every kind of fault strikes: {kinds:?}");
 }
 
 #[test]

@@ -35,6 +35,17 @@ fn the_short_form_is_the_recipe_that_it_writes() {
     assert_eq!(ended.status.code(), Some(3), "{}", String::from_utf8_lossy(&ended.stderr));
     assert!(bytes_under(&short) == bytes_under(&long), "other bytes");
 
+    let inspect = |condition: &str| {
+        let arguments = ["capfilt", "inspect", short.to_str().expect("UTF-8"), "--where", condition, "-o", "json"];
+        let ended = quern(&arguments).output().expect("quern starts");
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        String::from_utf8(ended.stdout).expect("UTF-8")
+    };
+    let failed = inspect(r#"status == "quarantined""#);
+    assert_eq!(failed.lines().count(), 2, "a truncated image and a missing one: {failed}");
+    assert_eq!(inspect(r#"file == "00000.parquet" && row in [3, 10]"#), failed);
+    assert!(inspect("score > -1.0").lines().all(|line| line.contains(r#""status":"kept""#)));
+
     // The same command again finds everything done.
     capfilt_run(&short, &["--workers", "2", "--seed", "7"], 3);
     verify(&short);

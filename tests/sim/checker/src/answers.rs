@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use quern_machine::{
-    Answer, Call, Caller, Epoch, Generation, Record, Refusal, Registration, Seat, ShardId, ShardToken, Work, WorkerId,
-    WorldToken,
+    Answer, Call, Caller, Epoch, Generation, Place, Record, Refusal, Registration, Seat, ShardId, ShardToken, Work,
+    WorkerId, WorldToken,
 };
 
 use crate::journal::{Ledger, Member, Settled};
@@ -27,21 +27,37 @@ pub(crate) struct Before {
     live: BTreeSet<Epoch>,
     worlds: BTreeSet<Generation>,
     checkpoints: Vec<Option<String>>,
+    /// Places that got no work all through the turn.
+    denied: BTreeSet<Place>,
+    /// Places that got no work at some time in it.
+    denied_within: BTreeSet<Place>,
 }
 
 impl Before {
     pub fn of(ledger: &Ledger) -> Self {
         let worlds = ledger.world.iter().map(|world| world.token.generation).collect();
-        Before { live: ledger.live.clone(), worlds, checkpoints: vec![last_path(ledger)] }
+        Before {
+            live: ledger.live.iter().copied().chain(ledger.tasks.live).collect(),
+            worlds,
+            checkpoints: vec![last_path(ledger)],
+            denied: ledger.denials.denied.clone(),
+            denied_within: ledger.denials.denied.clone(),
+        }
     }
 
     pub fn add(&mut self, record: &Record) {
         match record {
-            Record::LeaseGranted { epoch, .. } => {
+            Record::LeaseGranted { epoch, .. } | Record::TaskGranted { epoch, .. } => {
                 self.live.insert(*epoch);
             }
             Record::WorldFormed { generation, .. } => {
                 self.worlds.insert(*generation);
+            }
+            Record::PlaceDenied { place, .. } => {
+                self.denied_within.insert(place.clone());
+            }
+            Record::PlaceAllowed { place } => {
+                self.denied.remove(place);
             }
             Record::CheckpointAccepted { path, .. } => self.checkpoints.push(Some(path.clone())),
             Record::Stage1Started { .. } | Record::Stage2Started { .. } => self.checkpoints.push(None),
@@ -60,10 +76,16 @@ impl Checker {
     /// # Errors
     /// When the answer promises what isn't so.
     pub fn registered(&mut self, registration: &Registration, told: &Told) -> Verdict {
+        let own = Place::of(&registration.host, &registration.device, &registration.name);
+        if let Told::Refused(Refusal::Denied { place, .. }) = told {
+            let is_denied = *place == own && self.before.denied_within.contains(&own);
+            return ensure(is_denied, || format!("{own} is not let in, and was not denied work"));
+        }
         let Told::Answer(Answer::Registered { worker, incarnation }) = told else {
             return ensure(*told == Told::Unavailable, || format!("a registration is answered {told:?}"));
         };
         let known = self.ledger.addresses.get(worker);
+        ensure(!self.before.denied.contains(&own), || format!("{own} gets no work, and {worker} is let in there"))?;
         ensure(known == Some(&registration.address), || format!("{worker} is told its name, but not in the journal"))?;
         ensure(*incarnation == self.ledger.incarnation, || format!("{worker} hears of incarnation {incarnation}"))
     }
@@ -82,7 +104,9 @@ impl Checker {
 
     fn promise(&mut self, now_ms: u64, worker: WorkerId, call: &Call, answer: &Answer) -> Verdict {
         match (call, answer) {
-            (Call::Heartbeat { .. }, Answer::Heard { world, .. }) => {
+            (Call::Heartbeat { .. }, Answer::Heard { world, drain, .. }) => {
+                let is_denied = self.ledger.places.get(&worker).is_some_and(|place| self.before.denied.contains(place));
+                ensure(*drain || !is_denied, || "it gets no work and is not told to leave".into())?;
                 let heard = self.heard_ms.entry(worker).or_default();
                 *heard = now_ms.max(*heard);
                 let generation = world.map_or(0, |generation| generation.0);
@@ -107,6 +131,17 @@ impl Checker {
                 self.was_granted(worker, shard, *token)?;
                 let live = self.ledger.live.contains(&token.epoch);
                 ensure(!live, || format!("attempt {} at {shard} is still live", token.epoch))
+            }
+            (Call::CommitTask { task, token, result }, Answer::Accepted) => {
+                let done = self.ledger.tasks.done.get(task);
+                ensure(done == Some(&(*token, result.clone())), || format!("accepted, but {done:?} is in the journal"))
+            }
+            (Call::CommitTask { task, .. }, Answer::Superseded { .. }) => {
+                ensure(self.ledger.tasks.done.contains_key(task), || format!("superseded, but {task:?} is not done"))
+            }
+            (Call::FailTask { token, .. }, Answer::Noted) => {
+                let over = self.ledger.tasks.live != Some(token.epoch);
+                ensure(over, || format!("attempt {} at a task is still live", token.epoch))
             }
             (Call::Drain { .. }, Answer::Noted) => {
                 let state = self.ledger.members.get(&worker);
@@ -142,6 +177,15 @@ impl Checker {
                 ensure(self.before.live.contains(&token.epoch), || format!("attempt {} is not live", token.epoch))?;
                 ensure(self.ledger.plans.get(&plan.shard) == Some(plan), || format!("{plan:?} is not the plan"))?;
                 self.was_granted(worker, &plan.shard, *token)
+            }
+            Work::Task { task, token, checkpoint, .. } => {
+                ensure(self.before.live.contains(&token.epoch), || format!("attempt {} is not live", token.epoch))?;
+                let grant = self.ledger.tasks.grant(token.epoch);
+                let same =
+                    grant.is_some_and(|grant| (grant.task, grant.token, grant.worker) == (*task, *token, worker));
+                ensure(same, || format!("{token:?} to {} was not granted to it", task.name()))?;
+                let last = self.ledger.checkpoints.last().map(|(_, _, path, _)| path);
+                ensure(last == Some(&checkpoint.path), || format!("{checkpoint:?} is not the last one, {last:?}"))
             }
             Work::Finished(finished) if finished.succeeded => {
                 ensure(self.ledger.done, || "finished, but not in the journal".into())

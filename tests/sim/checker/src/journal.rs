@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quern_machine::{
-    Epoch, Generation, Incarnation, PartSummary, Record, ShardId, ShardPlan, ShardToken, WorkerId, WorldToken,
+    Epoch, Generation, Incarnation, PartSummary, Place, Record, ShardId, ShardPlan, ShardToken, WorkerId, WorldToken,
 };
 
+use crate::denials::Denials;
+use crate::tasks::{TaskGrant, Tasks};
 use crate::{Terms, Verdict, ensure};
 
 /// Where a worker stands.
@@ -51,6 +53,10 @@ pub struct Ledger {
     pub(crate) plans: BTreeMap<ShardId, ShardPlan>,
     pub(crate) members: BTreeMap<WorkerId, Member>,
     pub(crate) addresses: BTreeMap<WorkerId, String>,
+    pub(crate) places: BTreeMap<WorkerId, Place>,
+    memory_bytes: BTreeMap<WorkerId, u64>,
+    pub(crate) denials: Denials,
+    pub(crate) tasks: Tasks,
     grants: BTreeMap<Epoch, Grant>,
     pub(crate) live: BTreeSet<Epoch>,
     pub(crate) settled: BTreeMap<ShardId, Settled>,
@@ -70,6 +76,9 @@ pub struct Ledger {
     pub(crate) failed: bool,
     pub(crate) paused: bool,
     sent_away: BTreeSet<WorkerId>,
+    second: BTreeSet<Epoch>,
+    /// How often what is rare happened.
+    pub(crate) marks: BTreeMap<&'static str, u64>,
 }
 
 impl Ledger {
@@ -91,7 +100,11 @@ impl Ledger {
                 ensure(self.plans.is_empty(), || "the corpus is planned twice".into())?;
                 self.plans = shards.iter().map(|plan| (plan.shard.clone(), plan.clone())).collect();
             }
-            Record::WorkerRegistered { worker, address, .. } => {
+            Record::WorkerRegistered { worker, address, host, device, name, memory_bytes, .. } => {
+                let place = Place::of(host, device, name);
+                self.denials.may_come(&place)?;
+                self.places.insert(*worker, place);
+                self.memory_bytes.insert(*worker, *memory_bytes);
                 let known = self.members.insert(*worker, Member::Alive);
                 ensure(known.is_none(), || format!("{worker} is registered twice"))?;
                 self.addresses.insert(*worker, address.clone());
@@ -112,16 +125,34 @@ impl Ledger {
             Record::WorkerLost { worker } => self.change(*worker, Member::Lost)?,
             Record::LeaseGranted { shard, epoch, incarnation, worker, .. } => {
                 let token = ShardToken { incarnation: *incarnation, epoch: *epoch };
-                self.granted(Grant { shard: shard.clone(), token, worker: *worker })?;
+                self.granted(Grant { shard: shard.clone(), token, worker: *worker }, terms)?;
             }
-            Record::LeaseExpired { shard, epoch }
-            | Record::LeaseReturned { shard, epoch }
-            | Record::AttemptFailed { shard, epoch, .. } => {
+            Record::LeaseReturned { shard, epoch } | Record::AttemptFailed { shard, epoch, permanent: true, .. } => {
                 self.is_live(shard, *epoch)?;
                 self.live.remove(epoch);
             }
+            Record::LeaseExpired { shard, epoch } | Record::AttemptFailed { shard, epoch, .. } => {
+                self.is_live(shard, *epoch)?;
+                self.live.remove(epoch);
+                let place = self.places[&self.grants[epoch].worker].clone();
+                let others = self.working_places();
+                self.denials.failed(&place, shard, &others, terms.worker_failures);
+            }
+            Record::PlaceDenied { place, .. } => {
+                let others = self.working_places();
+                self.denials.denied(place, &others, terms.worker_failures)?;
+                self.mark("place denied");
+            }
+            Record::PlaceAllowed { place } => {
+                self.denials.allowed(place)?;
+                self.mark("place allowed");
+            }
             Record::ShardCommitted { shard, epoch, part } => {
                 self.is_live(shard, *epoch)?;
+                self.denials.succeeded(&self.places[&self.grants[epoch].worker]);
+                if self.second.contains(epoch) {
+                    self.mark("second attempt was first");
+                }
                 self.settle(shard, Settled::Done(*epoch, part.clone()))?;
             }
             Record::ShardQuarantined { shard, .. } => self.settle(shard, Settled::Quarantined)?,
@@ -132,9 +163,32 @@ impl Ledger {
             }
             Record::Stage1Started { generation } => self.begin(0, *generation)?,
             Record::Stage2Started { generation } => self.begin(1, *generation)?,
+            Record::TaskStarted { task } => {
+                let trained = self.safe_step > 0 && self.stage + 1 >= terms.ranks.iter().filter(|n| **n > 0).count();
+                ensure(trained, || format!("{} comes before all is trained", task.name()))?;
+                self.tasks.started(*task, terms.tasks)?;
+                self.world = None;
+            }
+            Record::TaskGranted { task, epoch, incarnation, worker } => {
+                self.may_begin(*worker, terms)?;
+                ensure(*epoch > self.last_epoch(), || format!("epoch {epoch} comes after {}", self.last_epoch()))?;
+                ensure(*incarnation == self.incarnation, || "a task of another incarnation".into())?;
+                let token = ShardToken { incarnation: *incarnation, epoch: *epoch };
+                self.tasks.granted(TaskGrant { task: *task, token, worker: *worker })?;
+            }
+            Record::TaskReturned { task, epoch }
+            | Record::TaskExpired { task, epoch }
+            | Record::TaskFailed { task, epoch, .. } => {
+                self.tasks.ended(*task, *epoch)?;
+                self.mark("task tried again");
+            }
+            Record::TaskDone { task, epoch, result } => {
+                self.tasks.finished(*task, *epoch, result)?;
+                self.mark("task done");
+            }
             Record::WorldJoined { generation, worker } => {
                 self.is_forming(*generation)?;
-                self.may_begin(*worker)?;
+                self.may_begin(*worker, terms)?;
                 ensure(self.members.get(worker) == Some(&Member::Alive), || format!("{worker} joins a world"))?;
                 ensure(self.joined.insert(*worker), || format!("{worker} joins twice"))?;
             }
@@ -165,6 +219,7 @@ impl Ledger {
                 self.checkpoints.push((*generation, *step, path.clone(), digest.clone()));
             }
             Record::RunFinished => {
+                ensure(self.tasks.are_done(terms.tasks), || "the run finishes before its tasks are done".into())?;
                 ensure(self.manifest && !self.done, || "the run finishes too early, or twice".into())?;
                 self.done = true;
             }
@@ -177,6 +232,8 @@ impl Ledger {
             | Record::RunCancelled { .. }
             | Record::TimePassed { .. }
             | Record::WorkerHeard { .. }
+            | Record::WorkerWaits { .. }
+            | Record::WorkerWarmed { .. }
             | Record::ShardProgressed { .. }
             | Record::StepsReported { .. }
             | Record::ChoreDelayed { .. } => return Err("it does not belong in this journal".into()),
@@ -189,6 +246,12 @@ impl Ledger {
     /// # Errors
     /// When somebody who is gone still holds something.
     pub(crate) fn at_rest(&self) -> Verdict {
+        self.denials.at_rest()?;
+        let holder = self.tasks.holder();
+        let state = holder.map(|worker| self.members.get(&worker));
+        ensure(state.is_none_or(|state| state == Some(&Member::Alive)), || {
+            format!("{holder:?} is {state:?} and holds a task")
+        })?;
         for epoch in &self.live {
             let grant = &self.grants[epoch];
             let state = self.members.get(&grant.worker);
@@ -202,6 +265,10 @@ impl Ledger {
         Ok(())
     }
 
+    fn mark(&mut self, what: &'static str) {
+        *self.marks.entry(what).or_default() += 1;
+    }
+
     fn change(&mut self, worker: WorkerId, to: Member) -> Verdict {
         let Some(state) = self.members.get_mut(&worker) else { return Err(format!("{worker} is nobody")) };
         ensure(*state != Member::Lost && *state != to, || format!("{worker} goes from {state:?} to {to:?}"))?;
@@ -209,23 +276,46 @@ impl Ledger {
         Ok(())
     }
 
-    fn granted(&mut self, grant: Grant) -> Verdict {
+    fn granted(&mut self, grant: Grant, terms: &Terms) -> Verdict {
         let epoch = grant.token.epoch;
-        let last = self.grants.last_key_value().map_or(Epoch(0), |(last, _)| *last);
-        self.may_begin(grant.worker)?;
+        let last = self.last_epoch();
+        self.may_begin(grant.worker, terms)?;
+        let live = || self.live.iter().map(|epoch| &self.grants[epoch]);
+        let beside = live().filter(|other| other.shard == grant.shard).count();
+        ensure(beside < 2, || format!("{} gets an attempt beside {beside} others", grant.shard))?;
+        let holds = live().find(|other| other.worker == grant.worker);
+        ensure(holds.is_none(), || format!("{} holds {holds:?} and gets {}", grant.worker, grant.shard))?;
         ensure(epoch > last, || format!("epoch {epoch} comes after {last}"))?;
         ensure(grant.token.incarnation == self.incarnation, || "a lease of another incarnation".into())?;
         ensure(self.plans.contains_key(&grant.shard), || "a lease on what is no shard".into())?;
         ensure(!self.settled.contains_key(&grant.shard), || "a lease on a settled shard".into())?;
+        if beside > 0 {
+            self.second.insert(epoch);
+            self.mark("second attempt");
+        }
         self.live.insert(epoch);
         self.grants.insert(epoch, grant);
         Ok(())
     }
 
-    /// Nobody begins anything in a pause, nor who was sent away.
-    fn may_begin(&self, worker: WorkerId) -> Verdict {
+    /// Nobody begins anything in a pause, nor who was sent away, is denied work or has too little memory.
+    fn may_begin(&self, worker: WorkerId, terms: &Terms) -> Verdict {
+        let bytes = self.memory_bytes.get(&worker).copied().unwrap_or(0);
+        ensure(bytes >= terms.memory_bytes, || format!("{worker} has {bytes} bytes of memory, and begins something"))?;
+        self.denials.may_begin(&self.places[&worker])?;
         ensure(!self.paused, || format!("{worker} begins something in a pause"))?;
         ensure(!self.sent_away.contains(&worker), || format!("{worker} was sent away, and begins something"))
+    }
+
+    /// Where workers are that may be given work, but for the denials.
+    fn working_places(&self) -> BTreeSet<Place> {
+        let alive = self.members.iter().filter(|(_, state)| **state == Member::Alive).map(|(worker, _)| worker);
+        alive.filter(|worker| !self.sent_away.contains(worker)).map(|worker| self.places[worker].clone()).collect()
+    }
+
+    fn last_epoch(&self) -> Epoch {
+        let last = self.grants.last_key_value().map_or(Epoch(0), |(last, _)| *last);
+        last.max(self.tasks.last_epoch())
     }
 
     fn is_live(&self, shard: &ShardId, epoch: Epoch) -> Verdict {
@@ -258,7 +348,8 @@ impl Ledger {
     }
 
     fn is_forming(&self, generation: Generation) -> Verdict {
-        let forming = self.world.is_none() && generation == self.generation;
+        let training = self.world.is_none() && self.tasks.current.is_none();
+        let forming = training && generation == self.generation;
         ensure(forming, || format!("generation {generation} is not forming"))
     }
 

@@ -10,12 +10,14 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod denials;
 mod journal;
 mod output;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quern_machine::{Call, Caller, Record, Registration, SecretDigest, ShardId, WorkerId};
+use quern_machine::{Call, Caller, Place, Record, Registration, SecretDigest, ShardId, WorkerId};
 
 pub use answers::Told;
 pub use journal::Ledger;
@@ -28,6 +30,12 @@ pub struct Terms {
     pub lease_ms: u64,
     /// Ranks of stage 1's and stage 2's world; 0: there is no such stage.
     pub ranks: [usize; 2],
+    /// Failures in a row, each at another shard, after which a place gets no work while others succeed.
+    pub worker_failures: usize,
+    /// Device memory that every phase asks for.
+    pub memory_bytes: u64,
+    /// Whether what was trained is evaluated, and exported.
+    pub tasks: [bool; 2],
 }
 
 /// A promise that was broken, in one sentence.
@@ -47,6 +55,7 @@ pub struct Checker {
     registrations: BTreeMap<String, SecretDigest>,
     offers: BTreeMap<ShardId, Vec<(Caller, Call)>>,
     checkpoints: Vec<(Caller, Call)>,
+    results: Vec<(Caller, Call)>,
     secrets: BTreeMap<WorkerId, SecretDigest>,
     /// When each member was last heard, as far as it was told.
     heard_ms: BTreeMap<WorkerId, u64>,
@@ -66,6 +75,7 @@ impl Checker {
             registrations: BTreeMap::new(),
             offers: BTreeMap::new(),
             checkpoints: Vec::new(),
+            results: Vec::new(),
             secrets: BTreeMap::new(),
             heard_ms: BTreeMap::new(),
             last_step_generation: 0,
@@ -85,6 +95,7 @@ impl Checker {
             Call::Commit { shard, .. } => {
                 self.offers.entry(shard.clone()).or_default().push((caller.clone(), call.clone()));
             }
+            Call::CommitTask { .. } => self.results.push((caller.clone(), call.clone())),
             Call::CommitCheckpoint { .. } => self.checkpoints.push((caller.clone(), call.clone())),
             _ => {}
         }
@@ -115,6 +126,16 @@ impl Checker {
     /// Whether the run is paused, as the journal says.
     pub fn is_paused(&self) -> bool {
         self.ledger.paused
+    }
+
+    /// How often what is rare happened: a promise that is never put to the test is none.
+    pub fn marks(&self) -> &BTreeMap<&'static str, u64> {
+        &self.ledger.marks
+    }
+
+    /// Places that get no work, by the journal.
+    pub fn denied(&self) -> impl Iterator<Item = &Place> {
+        self.ledger.denials.denied.iter()
     }
 
     /// Whether the run is done, by the journal.
@@ -166,6 +187,16 @@ impl Checker {
                     self.is_genuine(caller) && caller.worker == grant.worker && *token == grant.token && offered == part
                 });
                 ensure(offered, || format!("{shard} is committed at {:?}, which nobody offered", grant.token))
+            }
+            Record::TaskDone { task, epoch, result } => {
+                let grant =
+                    self.ledger.tasks.grant(*epoch).ok_or_else(|| format!("epoch {epoch} was never granted"))?;
+                let offered = self.results.iter().any(|(caller, call)| {
+                    let Call::CommitTask { task: of, token, result: offered } = call else { return false };
+                    let is_its = self.is_genuine(caller) && caller.worker == grant.worker && *token == grant.token;
+                    is_its && of == task && offered == result
+                });
+                ensure(offered, || format!("{result:?} is accepted, which nobody offered"))
             }
             Record::CheckpointAccepted { generation, step, path, digest, last } => {
                 let world = self.ledger.world.as_ref().ok_or("a checkpoint is accepted without a world")?;

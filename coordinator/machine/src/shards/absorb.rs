@@ -1,0 +1,134 @@
+//! Facts about shards. Each keeps the indices and sums in step.
+
+use super::{Attempt, Shard, ShardPlan, ShardState, Shards};
+use crate::ids::{Epoch, Place, ShardId, ShardToken, WorkerId};
+use crate::part::PartSummary;
+
+impl Shards {
+    pub fn absorb_plan(&mut self, plans: &[ShardPlan]) {
+        for plan in plans {
+            self.totals.shards += 1;
+            self.totals.rows += plan.rows;
+            self.pending.insert((0, plan.shard.clone()));
+            let shard = Shard { plan: plan.clone(), state: ShardState::Pending, failures: 0, failed_at: None };
+            self.all.insert(plan.shard.clone(), shard);
+        }
+    }
+
+    pub fn absorb_grant(&mut self, id: &ShardId, token: ShardToken, worker: WorkerId, now_ms: u64, until_ms: u64) {
+        self.last_epoch = self.last_epoch.max(token.epoch);
+        self.holdings.add(id, token.epoch, worker, until_ms);
+        let shard = self.all.get_mut(id).expect("a lease is granted on a planned shard");
+        let is_second = !shard.attempts().is_empty();
+        let attempt = Attempt { token, worker, until_ms, since_ms: now_ms, rows_done: 0, is_second };
+        match &mut shard.state {
+            ShardState::Leased { attempts } => {
+                attempts.push(attempt);
+                self.second.begun += 1;
+            }
+            state => {
+                *state = ShardState::Leased { attempts: vec![attempt] };
+                self.pending.remove(&(shard.failures, id.clone()));
+                self.leased.insert(id.clone());
+            }
+        }
+    }
+
+    /// An attempt ended without a part; by the fault of the worker at `blamed`, if that says one.
+    pub fn absorb_end(&mut self, id: &ShardId, epoch: Epoch, blamed: Option<Place>) {
+        let shard = self.all.get_mut(id).expect("an attempt is made at a planned shard");
+        shard.failures += u32::from(blamed.is_some());
+        shard.failed_at = blamed.or(shard.failed_at.take());
+        let rows_before = shard.rows_in_flight();
+        let ShardState::Leased { attempts } = &mut shard.state else { return };
+        for ended in attempts.extract_if(.., |attempt| attempt.token.epoch == epoch) {
+            self.holdings.remove(epoch, ended.worker, ended.until_ms);
+        }
+        if attempts.is_empty() {
+            shard.state = ShardState::Pending;
+            self.leased.remove(id);
+            self.pending.insert((shard.failures, id.clone()));
+        }
+        self.rows_in_flight = self.rows_in_flight - rows_before + self.all[id].rows_in_flight();
+    }
+
+    pub fn absorb_commit(&mut self, id: &ShardId, epoch: Epoch, part: &PartSummary, now_ms: u64) {
+        let made = self.all[id].attempts().iter().find(|attempt| attempt.token.epoch == epoch);
+        let made = made.unwrap_or_else(|| panic!("{id} is committed without the attempt {epoch}"));
+        let (token, took_ms) = (made.token, now_ms.saturating_sub(made.since_ms));
+        self.second.won += u64::from(made.is_second);
+        self.pace.add(took_ms, part.rows);
+        self.settle(id, ShardState::Done { token, part: part.clone() });
+        self.totals.done += 1;
+        self.totals.rows_done += part.rows;
+        self.totals.rows_kept += part.kept;
+        self.totals.rows_passed += part.passed;
+        self.totals.rows_quarantined += part.quarantined;
+    }
+
+    pub fn absorb_quarantine(&mut self, id: &ShardId, reason: &str) {
+        self.settle(id, ShardState::Quarantined { reason: reason.into() });
+        self.quarantined.insert(id.clone());
+        self.totals.quarantined += 1;
+        self.totals.rows_quarantined += self.all[id].plan.rows;
+    }
+
+    fn settle(&mut self, id: &ShardId, state: ShardState) {
+        let shard = self.all.get_mut(id).expect("a planned shard is settled");
+        self.rows_in_flight -= shard.rows_in_flight();
+        for ended in shard.attempts() {
+            self.holdings.remove(ended.token.epoch, ended.worker, ended.until_ms);
+        }
+        self.pending.remove(&(shard.failures, id.clone()));
+        self.leased.remove(id);
+        shard.state = state;
+    }
+
+    /// Gives every attempt of `worker` a term until `until_ms`.
+    pub fn absorb_renewal(&mut self, worker: WorkerId, until_ms: u64) {
+        let held: Vec<_> = self.holdings.of(worker).map(|(epoch, shard)| (epoch, shard.clone())).collect();
+        for (epoch, id) in held {
+            self.renew(&id, |attempt| attempt.token.epoch == epoch, until_ms);
+        }
+    }
+
+    /// Gives every attempt a term until `until_ms`.
+    pub fn absorb_renewal_of_all(&mut self, until_ms: u64) {
+        let leased: Vec<_> = self.leased.iter().cloned().collect();
+        leased.iter().for_each(|id| self.renew(id, |_| true, until_ms));
+    }
+
+    fn renew(&mut self, id: &ShardId, which: impl Fn(&Attempt) -> bool, until_ms: u64) {
+        if let Some(Shard { state: ShardState::Leased { attempts }, .. }) = self.all.get_mut(id) {
+            for attempt in attempts.iter_mut().filter(|attempt| which(attempt)) {
+                self.holdings.renew(attempt.token.epoch, attempt.until_ms, until_ms);
+                attempt.until_ms = until_ms;
+            }
+        }
+    }
+
+    pub fn absorb_progress(&mut self, id: &ShardId, epoch: Epoch, rows_done: u64) {
+        let Some(shard) = self.all.get_mut(id) else { return };
+        let rows_before = shard.rows_in_flight();
+        if let ShardState::Leased { attempts } = &mut shard.state {
+            for attempt in attempts.iter_mut().filter(|attempt| attempt.token.epoch == epoch) {
+                attempt.rows_done = rows_done;
+            }
+        }
+        self.rows_in_flight = self.rows_in_flight - rows_before + shard.rows_in_flight();
+    }
+
+    /// Forgets how far attempts are, since their workers will say it again, and how long anything took: a restart
+    /// comes in between.
+    pub fn absorb_restart(&mut self, now_ms: u64) {
+        for id in &self.leased {
+            if let Some(Shard { state: ShardState::Leased { attempts }, .. }) = self.all.get_mut(id) {
+                for attempt in attempts {
+                    (attempt.rows_done, attempt.since_ms) = (0, now_ms);
+                }
+            }
+        }
+        self.rows_in_flight = 0;
+        self.pace.forget();
+    }
+}
