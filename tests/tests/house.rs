@@ -52,14 +52,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ),
     (
         "tonic",
-        &[
-            "quern-proto",
-            "quern-coordinator",
-            "quern-worker",
-            "quern-cli",
-            "quern-tests",
-            "quern-bench-coordinator",
-        ],
+        &["quern-proto", "quern-coordinator", "quern-worker", "quern-cli", "quern-tests", "quern-bench-coordinator"],
     ),
     ("cudarc", &["quern-collective"]),
     ("k8s-openapi", &["quern-cli"]),

@@ -12,7 +12,7 @@ pub use report::write_report;
 /// What there is to do.
 #[derive(clap::Subcommand)]
 pub enum Command {
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     Inspect(inspect::Arguments),
     Report(report::Arguments),
     Verify(verify::Arguments),
@@ -21,7 +21,7 @@ pub enum Command {
 /// Carries out the command.
 pub async fn capfilt(command: Command) -> Result<Done, Failure> {
     match command {
-        Command::Run(arguments) => run::run(arguments).await,
+        Command::Run(arguments) => run::run(*arguments).await,
         Command::Inspect(arguments) => inspect::inspect(arguments).await,
         Command::Report(arguments) => report::report(arguments).await,
         Command::Verify(arguments) => verify::verify(arguments).await,

@@ -197,8 +197,8 @@ fn needed(path: &str) -> Option<Role> {
     let Some(call) = path.strip_prefix(SERVICE) else { return Some(Role::Viewer) };
     Some(match call {
         "Status" | "Watch" | "ListRuns" | "Logs" => Role::Viewer,
-        "Register" | "Heartbeat" | "Lease" | "Commit" | "Fail" | "JoinWorld" | "ReportSteps" | "CommitCheckpoint"
-        | "LeaveWorld" | "Drain" | "CommitTask" | "FailTask" => Role::Worker,
+        "Register" | "Heartbeat" | "Lease" | "Commit" | "Fail" | "CommitTask" | "FailTask" | "JoinWorld"
+        | "ReportSteps" | "CommitCheckpoint" | "LeaveWorld" | "Drain" => Role::Worker,
         // Control, Submit, and whatever nobody has thought of.
         _ => Role::Operator,
     })

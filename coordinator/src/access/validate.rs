@@ -20,9 +20,9 @@ const LINE: usize = 64 << 10;
 const LINES: usize = 1_000;
 /// Shards of which one heartbeat tells.
 const SHARDS: usize = 1_000;
-/// Phases that a worker may have its models at hand for.
-const PHASES: usize = 16;
-/// Bytes of what a task says for people.
+/// Words for what a worker has at hand.
+const WORDS: usize = 16;
+/// Bytes of a task's summary.
 const SUMMARY: usize = 64 << 10;
 /// Steps that are reported at once.
 const STEPS: usize = 10_000;
@@ -173,10 +173,10 @@ impl Valid for HeartbeatRequest {
         member(self.credentials.as_ref())?;
         require(self.progress.len() <= SHARDS, "progress", "tells of more than 1000 shards")?;
         self.progress.iter().try_for_each(|progress| shard("progress.shard", &progress.shard))?;
+        require(self.warm.len() <= WORDS, "warm", "has more than 16 words")?;
+        self.warm.iter().try_for_each(|word| name("warm", word))?;
         require(self.log.len() <= LINES, "log", "has more than 1000 lines")?;
-        self.log.iter().try_for_each(line)?;
-        require(self.warm.len() <= PHASES, "warm", "names more than 16 phases")?;
-        self.warm.iter().try_for_each(|phase| name("warm", phase))
+        self.log.iter().try_for_each(line)
     }
 }
 
@@ -205,8 +205,7 @@ impl Valid for FailRequest {
 impl Valid for CommitTaskRequest {
     fn check(&self) -> Checked {
         member(self.credentials.as_ref())?;
-        name("task", &self.task)?;
-        // Whether there is any is asked elsewhere.
+        of("task", &self.task, 1..=NAME, is_plain, "is no task's name")?;
         let Some(result) = &self.result else { return Ok(()) };
         path("result.path", &result.path)?;
         digest("result.digest", &result.digest)?;
@@ -217,7 +216,7 @@ impl Valid for CommitTaskRequest {
 impl Valid for FailTaskRequest {
     fn check(&self) -> Checked {
         member(self.credentials.as_ref())?;
-        name("task", &self.task)?;
+        of("task", &self.task, 1..=NAME, is_plain, "is no task's name")?;
         reason("reason", &self.reason)
     }
 }

@@ -20,8 +20,7 @@ fn registration() -> RegisterRequest {
         device: "cuda:0".into(),
         version: "0.1.0".into(),
         address: "10.0.0.1:4000".into(),
-        host: "node-0".into(),
-        memory_bytes: 80 << 30,
+        ..RegisterRequest::default()
     }
 }
 
