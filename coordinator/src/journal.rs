@@ -4,6 +4,7 @@
 //! power being cut; when it has returned an error, [`Journal::replay`] says which of them are there, and they are so in
 //! every later replay. Appending is all or nothing.
 
+mod backup;
 mod memory;
 mod sqlite;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use quern_machine::Record;
 
+pub use backup::back_up;
 pub use memory::MemoryJournal;
 pub use sqlite::SqliteJournal;
 

@@ -34,7 +34,7 @@ pub mod simulation {
 
 pub use access::{Access, Exposed, Limits, Rate, TlsFiles};
 pub use clock::{Clock, ScriptedClock, SystemClock};
-pub use journal::JournalError;
+pub use journal::{JournalError, back_up};
 pub use runs::HomeError;
 pub use serve::{Coordinator, Hosting, Outcome, ServeError, ServeOptions, serve};
 

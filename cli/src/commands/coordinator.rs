@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quern_coordinator::{Access, Coordinator, ServeOptions, serve};
+use quern_coordinator::{Access, Coordinator, ServeOptions, back_up, serve};
 use quern_recipes::Recipe;
 
 use crate::access::AccessOptions;
@@ -19,7 +19,10 @@ const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Coordinate workers: a recipe's until the run is over, or with --state those of all recipes that are handed in.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The recipe's file.
     #[arg(required_unless_present = "state")]
     recipe: Option<PathBuf>,
@@ -41,16 +44,41 @@ pub struct Arguments {
     stay: bool,
 }
 
-/// Serves until the run is over or a signal comes.
+/// What else there is to do with a coordinator's journal.
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Copy a journal while its coordinator works with it, and check the copy.
+    Backup {
+        /// The journal.
+        #[arg(long, value_name = "FILE")]
+        journal: PathBuf,
+        /// Where the copy goes; nothing may be there.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+}
+
+/// Serves until the run is over or a signal comes; or does what the subcommand says.
 pub async fn coordinator(arguments: Arguments) -> Result<Done, Failure> {
+    if let Some(Command::Backup { journal, to }) = arguments.command {
+        return backup(&journal, &to).await;
+    }
     match (&arguments.state, &arguments.recipe) {
         (Some(state), _) => submitted(state, &arguments.listen, arguments.access.access()).await,
         (None, Some(recipe)) => {
             let recipe = Recipe::read(recipe)?;
             one(recipe, arguments).await
         }
-        (None, None) => unreachable!("a recipe is required without --state"),
+        (None, None) => unreachable!("a recipe is required without --state and subcommand"),
     }
+}
+
+async fn backup(journal: &Path, to: &Path) -> Result<Done, Failure> {
+    let (from, copy) = (journal.to_owned(), to.to_owned());
+    let copied = tokio::task::spawn_blocking(move || back_up(&from, &copy)).await.expect("copying doesn't panic");
+    let records = copied.map_err(|error| Failure::failed(error.to_string()))?;
+    println!("{} has {records} records of {}", to.display(), journal.display());
+    Ok(Done::Completely)
 }
 
 /// Carries out what is handed in until a signal comes.

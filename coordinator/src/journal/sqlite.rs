@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, pa
 use super::{Journal, JournalError, RunIdentity};
 
 /// `qurn`: what the file's header names as its application.
-const APPLICATION: i64 = 0x7175_726e;
+pub(super) const APPLICATION: i64 = 0x7175_726e;
 /// The newest format of the tables and the records' JSON that this version reads; it is what it writes.
 const FORMAT: i64 = 1;
 
@@ -187,7 +187,7 @@ fn identify(path: &Path, connection: &mut Connection, run: &RunIdentity) -> Resu
     transaction.commit().map_err(sql)
 }
 
-fn from_sqlite(path: &Path, error: rusqlite::Error) -> JournalError {
+pub(super) fn from_sqlite(path: &Path, error: rusqlite::Error) -> JournalError {
     let path = path.to_path_buf();
     let reason = error.to_string();
     match error.sqlite_error_code() {

@@ -1,4 +1,4 @@
-use quern_machine::{Incarnation, Record, WorkerId};
+use quern_machine::{Config, End, Incarnation, Machine, Record, StageConfig, WorkerId};
 use tempfile::TempDir;
 
 use super::*;
@@ -143,4 +143,58 @@ fn a_full_disk_loses_nothing_and_is_left_again() {
     // Reopened, the limit is gone: there is space again.
     append(&mut journal, &large).unwrap();
     assert_eq!(replay(&mut journal).unwrap().len(), 53);
+}
+
+#[test]
+fn a_backup_is_taken_while_the_journal_is_written() {
+    let folder = TempDir::new().unwrap();
+    let (path, copy) = (folder.path().join("run.journal"), folder.path().join("copy.journal"));
+    let mut journal = SqliteJournal::open(&path, &run()).unwrap();
+    append(&mut journal, &records()).unwrap();
+    assert_eq!(crate::back_up(&path, &copy).unwrap(), 3);
+    append(&mut journal, &[Record::RunFinished]).unwrap();
+    assert_eq!(replay(&mut journal).unwrap().len(), 4);
+
+    let mut restored = SqliteJournal::open(&copy, &run()).unwrap();
+    assert_eq!(replay(&mut restored).unwrap(), records());
+    append(&mut restored, &[Record::RunFinished]).unwrap();
+
+    let refused = crate::back_up(&path, &copy).unwrap_err();
+    assert!(matches!(refused, JournalError::Open { .. }), "{refused}");
+    assert_eq!(replay(&mut restored).unwrap().len(), 4, "what is there is left alone");
+}
+
+#[test]
+fn what_is_no_journal_is_not_backed_up() {
+    let folder = TempDir::new().unwrap();
+    let (path, copy) = (folder.path().join("run.journal"), folder.path().join("copy.journal"));
+    assert!(crate::back_up(&path, &copy).is_err());
+    std::fs::write(&path, "this is no journal, but a text of some length: longer than the header is").unwrap();
+    assert!(matches!(crate::back_up(&path, &copy), Err(JournalError::Damaged { .. })));
+    Connection::open(folder.path().join("other")).unwrap().execute_batch("create table t (a)").unwrap();
+    assert!(matches!(crate::back_up(&folder.path().join("other"), &copy), Err(JournalError::Damaged { .. })));
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("copy")), "{left:?}");
+}
+
+/// Journals that earlier versions wrote: `tests/journals/README.md`.
+#[test]
+fn journals_of_earlier_versions_are_replayed() {
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/journals/2026-11-26.sqlite");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("run.journal");
+    std::fs::copy(kept, &path).unwrap();
+    let run = RunIdentity {
+        recipe_hash: "7e88f7a8a11fe9932a42c16db58d2e09aa9b19ab958c09b8f6cede703dd4e164".into(),
+        output: "/tmp/.tmpEwKZDA/out".into(),
+    };
+    let records = replay(&mut SqliteJournal::open(&path, &run).unwrap()).unwrap();
+    assert_eq!(records.len(), 24);
+    let stage = |ranks, steps| Some(StageConfig { ranks, steps });
+    let config = Config { stage1: stage(2, 10), stage2: stage(1, 4), ..Config::new(60_000, 2) };
+    let mut machine = Machine::new(config);
+    records.iter().for_each(|record| machine.absorb(record));
+    assert_eq!(machine.invariants(), Ok(()));
+    assert_eq!(machine.end(), Some(&End::Done));
+    assert_eq!(machine.settled_shards().len(), 2);
 }
