@@ -1,4 +1,4 @@
-//! A condition on rows, in the Common Expression Language (https://cel.dev).
+//! A condition on rows, in the Common Expression Language (<https://cel.dev>).
 
 use std::collections::HashMap;
 
