@@ -174,6 +174,7 @@ impl Worker {
             name: format!("node-{:03}.example:{index}", index / 8),
             device: format!("cuda:{}", index % 8),
             version: quern_coordinator::VERSION.into(),
+            address: format!("node-{:03}.example:{}", index / 8, 4_000 + index % 8),
             ..RegisterRequest::default()
         };
         let reply = client.register(request).await?.into_inner();
