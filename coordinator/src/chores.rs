@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt, TryFutureExt};
 use quern_capfilt::{Manifest, PartEntry, Provenance, QuarantinedShard, read_provenance};
 use quern_corpus::{ShardSpec, plan, store};
-use quern_machine::{Event, Settled, SettledShard, ShardId, ShardPlan, UnreadableFile};
+use quern_machine::{Acceptance, Event, Incarnation, Settled, SettledShard, ShardId, ShardPlan, UnreadableFile};
 use quern_recipes::Recipe;
 use tokio::sync::mpsc;
 
 use crate::VERSION;
+use crate::beside::Beside;
 use crate::errors::CallError;
 use crate::ledger::{Job, Ledger};
 
@@ -26,6 +28,7 @@ pub(crate) struct Chores {
     pub recipe_hash: String,
     pub run_id: String,
     pub ledger: Ledger,
+    pub beside: Beside,
 }
 
 impl Chores {
@@ -34,6 +37,10 @@ impl Chores {
         while let Some(job) = jobs.recv().await {
             match job {
                 Job::Plan => self.deliver(self.plan().await).await,
+                Job::ReadAcceptances => self.read_acceptances().await,
+                Job::KeepAcceptances { incarnation, first, acceptances } => {
+                    self.keep_acceptances(incarnation, first, &acceptances).await;
+                }
                 Job::WriteManifest(shards) => self.write_manifest(shards).await,
             }
         }
@@ -101,9 +108,31 @@ impl Chores {
 
     /// Writes the manifest, again until the store takes it.
     async fn keep_manifest(&self, shards: &[SettledShard]) {
+        self.persist(|| self.try_manifest(shards).boxed()).await;
+    }
+
+    async fn read_acceptances(&self) {
+        let unread = |error| format!("What was accepted before can't be read beside the output: {error}");
+        let acceptances = self.persist(|| self.beside.read().map_err(unread).boxed()).await;
+        tracing::info!(acceptances = acceptances.len(), "what was accepted before is read from beside the output");
+        self.deliver(Event::AcceptancesRead { acceptances }).await;
+    }
+
+    async fn keep_acceptances(&self, own: Incarnation, first: u64, acceptances: &[Acceptance]) {
+        let unkept = |error| format!("What was accepted can't be written beside the output: {error}");
+        self.persist(|| self.beside.keep(own, first, acceptances).map_err(unkept).boxed()).await;
+        self.deliver(Event::AcceptancesKept { count: first + acceptances.len() as u64 }).await;
+    }
+
+    /// Does a piece of work again until the store takes part; says meanwhile what is wrong.
+    async fn persist<'a, T>(&self, work: impl Fn() -> BoxFuture<'a, Result<T, String>>) -> T {
         let mut pause = FIRST_PAUSE;
-        while let Err(reason) = self.try_manifest(shards).await {
-            tracing::warn!(reason, "the manifest is put off");
+        loop {
+            let reason = match work().await {
+                Ok(done) => return done,
+                Err(reason) => reason,
+            };
+            tracing::warn!(reason, "a chore is put off");
             self.deliver(Event::ChoreDelayed { reason }).await;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

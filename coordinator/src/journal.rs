@@ -94,6 +94,17 @@ pub enum JournalError {
         /// The run's.
         expected: String,
     },
+    /// No incarnation could be taken, which every start needs.
+    #[error(
+        "the coordinator can't make sure that it is the only one at work on {output}: {reason}; it needs to write beside \
+         the output"
+    )]
+    NoIncarnation {
+        /// The output.
+        output: String,
+        /// What the store said.
+        reason: String,
+    },
     /// No space is left.
     #[error("the disk of the journal {path} is full: free some space there, the run goes on by itself")]
     Full {

@@ -9,10 +9,11 @@ mod keeper;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use quern_machine::{Answer, Config, Event};
+use quern_machine::{Answer, Config, Event, Incarnation};
 use quern_proto::StatusReply;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::beside::Taken;
 use crate::clock::Clock;
 use crate::errors::CallError;
 use crate::journal::{Journal, JournalError};
@@ -55,6 +56,8 @@ pub(crate) struct Opening {
     pub journal: Box<dyn Journal>,
     pub clock: Arc<dyn Clock>,
     pub describe: Describe,
+    /// Makes the next incarnation of the journal's last one.
+    pub take: Box<dyn FnMut(Incarnation) -> Result<Taken, JournalError>>,
 }
 
 /// An open ledger and what comes out of it.
@@ -63,6 +66,8 @@ pub(crate) struct Opened {
     pub jobs: mpsc::UnboundedReceiver<Job>,
     pub status: watch::Receiver<StatusReply>,
     pub thread: JoinHandle<()>,
+    /// Under which it goes on.
+    pub incarnation: Incarnation,
 }
 
 /// Recovers the machine from the journal and starts the ledger's thread.
@@ -70,8 +75,9 @@ pub(crate) struct Opened {
 /// # Errors
 /// When the journal can't be read, or doesn't take the record of this start.
 pub(crate) fn open(opening: Opening) -> Result<Opened, JournalError> {
-    let Opening { config, journal, clock, describe } = opening;
-    let keeper = Keeper::open(config, journal, clock.now_ms())?;
+    let Opening { config, journal, clock, describe, mut take } = opening;
+    let keeper = Keeper::open(config, journal, clock.now_ms(), &mut take)?;
+    let incarnation = keeper.machine().incarnation();
     let (status_sender, status) = watch::channel(describe.status(keeper.machine(), None));
     let (job_sender, jobs) = mpsc::unbounded_channel();
     let (inbox, entries) = mpsc::channel(QUEUE);
@@ -79,7 +85,7 @@ pub(crate) fn open(opening: Opening) -> Result<Opened, JournalError> {
     let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || desk.serve(entries));
     let thread =
         thread.map_err(|error| JournalError::Io { path: "ledger thread".into(), reason: error.to_string() })?;
-    Ok(Opened { ledger: Ledger { inbox }, jobs, status, thread })
+    Ok(Opened { ledger: Ledger { inbox }, jobs, status, thread, incarnation })
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! worker was told was accepted.
 
 mod access;
+mod beside;
 mod chores;
 mod clock;
 mod errors;
@@ -27,6 +28,7 @@ mod web;
 
 /// What a simulator drives: the ledger without its thread, and its journals. See `tests/sim`.
 pub mod simulation {
+    pub use crate::beside::Taken;
     pub use crate::errors::CallError;
     pub use crate::journal::{Journal, MemoryJournal, RunIdentity, SqliteJournal};
     pub use crate::ledger::{Job, Keeper};

@@ -27,6 +27,15 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder(folder)
 }
 
+/// Creates the file `path` with `bytes`, durably; that there is one already is an error. A writer that is killed in
+/// between leaves the file, with a part of the bytes.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().ok_or_else(|| io::Error::other("the file system's root is not a file"))?;
+    create_folder(folder)?;
+    fill(&mut File::create_new(path)?, bytes)?;
+    sync_folder(folder)
+}
+
 /// Whether a file name is one of this module's staging names.
 pub(crate) fn is_staging(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(".part")

@@ -15,7 +15,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutPayload};
 use url::Url;
 
 use crate::local;
@@ -225,6 +225,30 @@ impl Folder {
         written.map_err(|error| StoreError::new("write", self.url_of(relative), error))
     }
 
+    /// Writes an object where there is none yet, in one step: of several that try at once, one is told `true`. When this
+    /// returns, the object survives a loss of power.
+    ///
+    /// # Errors
+    /// When the store refuses, or can't do this.
+    pub async fn put_new(&self, relative: &str, bytes: Bytes) -> Result<bool, StoreError> {
+        let path = self.path_of(relative)?;
+        let written = match &self.local {
+            Some(local) => put_new_local(local, &path, bytes).await,
+            None => self.store.put_opts(&path, PutPayload::from_bytes(bytes), PutMode::Create.into()).await.map(|_| ()),
+        };
+        match written {
+            Ok(()) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(StoreError::new("write", self.url_of(relative), error)),
+        }
+    }
+
+    /// The folder beside this one whose name is this one's with `suffix` behind it.
+    pub fn beside(&self, suffix: &str) -> Folder {
+        let prefix = Path::from(format!("{}{suffix}", self.prefix));
+        Folder { prefix, url: format!("{}{suffix}", self.url), ..self.clone() }
+    }
+
     /// Whether an object is there.
     ///
     /// # Errors
@@ -303,6 +327,17 @@ async fn put_local(local: &LocalFileSystem, path: &Path, bytes: Bytes) -> object
     written.map_err(|error| object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(error) })
 }
 
+async fn put_new_local(local: &LocalFileSystem, path: &Path, bytes: Bytes) -> object_store::Result<()> {
+    let file = local.path_to_filesystem(path)?;
+    let written = tokio::task::spawn_blocking(move || local::write_new(&file, &bytes)).await?;
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            object_store::Error::AlreadyExists { path: path.to_string(), source: Box::new(error) }
+        }
+        _ => object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(error) },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,6 +359,16 @@ mod tests {
         assert_eq!(folder.list("").await.unwrap(), ["a/b.txt", "a/with space", "c"]);
         assert_eq!(folder.list("a").await.unwrap(), ["a/b.txt", "a/with space"]);
         assert!(matches!(folder.get("../c").await, Err(StoreError::Location { .. })));
+        assert!(!folder.put_new("c", Bytes::from("late")).await.unwrap());
+        assert_eq!(folder.get("c").await.unwrap(), "x");
+        assert!(folder.put_new("d/new", Bytes::from("first")).await.unwrap());
+        assert_eq!(folder.get("d/new").await.unwrap(), "first");
+        let beside = folder.beside(".notes");
+        assert_eq!(beside.list("").await.unwrap(), Vec::<String>::new());
+        beside.put("n", Bytes::from("x")).await.unwrap();
+        assert_eq!(folder.list("d").await.unwrap(), ["d/new"]);
+        beside.delete("n").await.unwrap();
+        folder.delete("d/new").await.unwrap();
         folder.delete("c").await.unwrap();
         folder.delete("c").await.unwrap();
         assert!(!folder.exists("c").await.unwrap());

@@ -36,6 +36,11 @@ impl Recipe {
         serde_json::to_string(self).expect("a recipe holds only what JSON can state")
     }
 
+    /// Whether a URL in it holds a secret: such a recipe is kept nowhere but where it was handed in.
+    pub fn has_secrets(&self) -> bool {
+        crate::redact::holds_secret(&self.to_json())
+    }
+
     /// A recipe from [`to_json`](Recipe::to_json)'s text. It is validated again: it comes from another process.
     pub fn from_json(json: &str) -> Result<Recipe, RecipeError> {
         let recipe: Recipe = serde_json::from_str(json).map_err(|error| RecipeError {

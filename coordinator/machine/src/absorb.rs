@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::acceptances::Acceptance;
 use crate::ids::{Generation, Place, ShardToken};
 use crate::machine::Machine;
 use crate::members::{Member, MemberState};
@@ -19,8 +20,9 @@ impl Machine {
     /// that a machine wrote.
     pub fn absorb(&mut self, record: &Record) {
         match record {
-            Record::CoordinatorStarted { incarnation, at_ms, until_ms } => {
+            Record::CoordinatorStarted { incarnation, at_ms, until_ms, behind } => {
                 self.incarnation = *incarnation;
+                self.acceptances.behind |= *behind;
                 self.now_ms = *at_ms;
                 self.run.delay = None;
                 let terms_begin_anew = !planted(Mutation::ForgetNewTerms);
@@ -75,8 +77,15 @@ impl Machine {
                     self.denylist.absorb_success(place);
                 }
                 self.shards.absorb_commit(shard, *epoch, part, self.now_ms);
+                let accepted = Acceptance::Part { shard: shard.clone(), part: part.clone() };
+                self.acceptances.absorb(self.now_ms, accepted);
             }
             Record::ShardQuarantined { shard, reason } => self.shards.absorb_quarantine(shard, reason),
+            Record::AcceptancesKept { count } => {
+                self.acceptances.absorb_kept(*count);
+                self.run.delay = None;
+            }
+            Record::AcceptancesRead { acceptances } => self.absorb_acceptances_read(acceptances),
             Record::ManifestWritten | Record::CaptionsTaken { .. } => self.run.delay = None,
             Record::Stage1Started { generation } => self.absorb_stage(Stage::One, *generation),
             Record::Stage2Started { generation } => self.absorb_stage(Stage::Two, *generation),
@@ -112,6 +121,8 @@ impl Machine {
             }
             Record::CheckpointAccepted { step, path, digest, .. } => {
                 let checkpoint = Checkpoint { step: *step, path: path.clone(), digest: digest.clone() };
+                let stage = self.training.stage;
+                self.acceptances.absorb(self.now_ms, Acceptance::Checkpoint { stage, checkpoint: checkpoint.clone() });
                 self.training.absorb_checkpoint(checkpoint);
             }
             Record::RunFinished => self.run.end = Some(End::Done),
@@ -145,6 +156,7 @@ impl Machine {
     fn absorb_stage(&mut self, stage: Stage, generation: Generation) {
         self.run.phase = Phase::Training(stage);
         self.training.absorb_stage(stage, generation, self.now_ms);
+        self.absorb_recovered_checkpoint();
     }
 
     /// Whoever failed is remembered for it.

@@ -5,6 +5,7 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::acceptances::Acceptance;
 use crate::ids::{
     Epoch, Generation, Incarnation, Place, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken,
 };
@@ -25,6 +26,21 @@ pub enum Event {
         now_ms: u64,
         /// Whether a failed run is taken up again.
         resume: bool,
+        /// Its incarnation: larger than that of all coordinators of this output before, or this process' own when it
+        /// has only lost its journal for a while.
+        incarnation: Incarnation,
+        /// Whether this journal knows nothing of the incarnation before.
+        behind: bool,
+    },
+    /// So many acceptances, counted from the journal's first, are written beside the output.
+    AcceptancesKept {
+        /// How many.
+        count: u64,
+    },
+    /// What coordinators of this run have accepted, as it is written beside the output.
+    AcceptancesRead {
+        /// All of it whose files are there.
+        acceptances: Vec<Acceptance>,
     },
     /// Time has passed.
     Tick {

@@ -17,6 +17,9 @@ impl Machine {
             None if self.run.paused.is_some() => self.explain_pause(),
             None => match (&self.run.delay, self.run.phase) {
                 (Some(reason), _) => format!("{reason}; trying again."),
+                (None, _) if self.must_read_acceptances() => {
+                    "This journal is older than the output: what was accepted since is being read beside the output.".into()
+                }
                 (None, Phase::Planning) => "The corpus is being cut into shards.".into(),
                 (None, Phase::CapFilt) => self.explain_capfilt(),
                 (None, Phase::Training(stage)) => self.explain_training(stage),

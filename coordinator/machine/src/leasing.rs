@@ -24,6 +24,7 @@ impl Machine {
         }
         let is_denied = self.denial(worker).is_some() && !planted(Mutation::LeaseToTheDenied);
         let work = match self.run.phase {
+            _ if self.must_read_acceptances() => Work::Wait,
             // It hears with its next heartbeat what it waits for.
             _ if self.run.paused.is_some() || member.sent_away || is_denied => Work::Wait,
             Phase::Planning => Work::Wait,

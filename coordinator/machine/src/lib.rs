@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod absorb;
+mod acceptances;
 mod capability;
 mod config;
 mod control;
@@ -54,6 +55,7 @@ mod status;
 mod tasks;
 mod training;
 
+pub use acceptances::Acceptance;
 pub use config::{Config, MemoryNeeds, StageConfig};
 pub use event::{
     Answer, Call, Caller, Control, Decision, Event, Finished, Refusal, Registration, Seat, ShardProgress,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::acceptances::Acceptances;
 use crate::config::{Config, StageConfig};
 use crate::denylist::Denylist;
 use crate::event::{Call, Caller, Decision, Event, Refusal, UnreadableFile};
@@ -27,6 +28,7 @@ pub struct Machine {
     pub(crate) denylist: Denylist,
     pub(crate) tasks: Tasks,
     pub(crate) training: Training,
+    pub(crate) acceptances: Acceptances,
 }
 
 impl Machine {
@@ -42,11 +44,16 @@ impl Machine {
             denylist: Denylist::default(),
             tasks: Tasks::default(),
             training: Training::default(),
+            acceptances: Acceptances::default(),
         }
     }
 
     /// What the coordinator has to do now, beside answering.
     pub fn chore(&self) -> Option<Chore> {
+        self.acceptance_chore().or(self.phase_chore())
+    }
+
+    fn phase_chore(&self) -> Option<Chore> {
         match (&self.run.end, self.run.phase) {
             (None, Phase::Planning) => Some(Chore::Plan),
             (None, Phase::CapFilt) if self.shards.settled() => Some(Chore::WriteManifest),
@@ -77,7 +84,9 @@ impl Machine {
     /// Decides what an event makes true. Changes nothing.
     pub fn decide(&self, event: &Event) -> Decision {
         match event {
-            Event::Start { now_ms, resume } => self.start(*now_ms, *resume),
+            Event::Start { now_ms, resume, incarnation, behind } => {
+                self.start(*now_ms, *resume, *incarnation, *behind)
+            }
             Event::Tick { now_ms } => self.tick(*now_ms),
             Event::Planned { shards, unreadable } => self.planned(shards, unreadable),
             Event::CaptionsFound { rows } => self.captions_found(*rows),
@@ -87,6 +96,8 @@ impl Machine {
             }
             Event::ChoreFailed { cause } => Decision::noted(vec![Record::RunFailed { cause: cause.clone() }]),
             Event::ChoreDelayed { reason } => Decision::noted(vec![Record::ChoreDelayed { reason: reason.clone() }]),
+            Event::AcceptancesKept { count } => self.acceptances_kept(*count),
+            Event::AcceptancesRead { acceptances } => self.acceptances_read(acceptances),
             Event::ManifestWritten => self.manifest_written(),
             Event::Control(control) => self.control(control),
             Event::Register(registration) => self.register(registration),
@@ -126,10 +137,9 @@ impl Machine {
 
     // ---- the coordinator's own events ----
 
-    fn start(&self, now_ms: u64, resume: bool) -> Decision {
+    fn start(&self, now_ms: u64, resume: bool, incarnation: Incarnation, behind: bool) -> Decision {
         let until_ms = now_ms + self.config.lease_ms;
-        let incarnation = self.incarnation.next();
-        let mut records = vec![Record::CoordinatorStarted { incarnation, at_ms: now_ms, until_ms }];
+        let mut records = vec![Record::CoordinatorStarted { incarnation, at_ms: now_ms, until_ms, behind }];
         if resume && matches!(self.run.end, Some(End::Failed { .. })) {
             records.push(Record::RunResumed);
         }
@@ -165,7 +175,7 @@ impl Machine {
     }
 
     fn planned(&self, shards: &[ShardPlan], unreadable: &[UnreadableFile]) -> Decision {
-        if self.chore() != Some(Chore::Plan) {
+        if self.phase_chore() != Some(Chore::Plan) {
             return Decision::noted(Vec::new());
         }
         if shards.is_empty() {
@@ -188,7 +198,7 @@ impl Machine {
     }
 
     fn manifest_written(&self) -> Decision {
-        if self.chore() != Some(Chore::WriteManifest) {
+        if self.phase_chore() != Some(Chore::WriteManifest) {
             return Decision::noted(Vec::new());
         }
         let totals = &self.shards.totals;
@@ -204,7 +214,7 @@ impl Machine {
     }
 
     fn captions_found(&self, rows: u64) -> Decision {
-        if self.chore() != Some(Chore::Plan) {
+        if self.phase_chore() != Some(Chore::Plan) {
             return Decision::noted(Vec::new());
         }
         Decision::noted(match self.config.first_stage() {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::acceptances::Acceptance;
 use crate::ids::{Epoch, Generation, Incarnation, Place, SecretDigest, ShardId, WorkerId};
 use crate::members::Warmth;
 use crate::part::PartSummary;
@@ -25,6 +26,19 @@ pub enum Record {
         at_ms: u64,
         /// The end of every live lease's term.
         until_ms: u64,
+        /// Whether this journal knows nothing of the incarnation before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        behind: bool,
+    },
+    /// So many acceptances, counted from the journal's first, are written beside the output.
+    AcceptancesKept {
+        /// How many.
+        count: u64,
+    },
+    /// What other journals of this run have accepted was read beside the output.
+    AcceptancesRead {
+        /// All of it.
+        acceptances: Vec<Acceptance>,
     },
     /// The corpus was cut into shards.
     Planned {

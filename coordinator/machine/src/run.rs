@@ -1,5 +1,7 @@
 //! The run: its phases, and what the coordinator itself has to do in them.
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::Finished;
 use crate::tasks::Task;
 
@@ -30,12 +32,14 @@ impl Phase {
 }
 
 /// What workers train.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum Stage {
     /// The Q-Former, with the frozen image encoder.
     #[default]
+    #[serde(rename = "stage1")]
     One,
     /// Its projection to a frozen language model.
+    #[serde(rename = "stage2")]
     Two,
 }
 
@@ -79,6 +83,13 @@ pub enum End {
 pub enum Chore {
     /// Cut the corpus into shards and tell with `Event::Planned`.
     Plan,
+    /// Read what was accepted beside the output and tell with `Event::AcceptancesRead`.
+    ReadAcceptances,
+    /// Write the acceptances beside the output and tell with `Event::AcceptancesKept`.
+    KeepAcceptances {
+        /// The number of the first one.
+        first: u64,
+    },
     /// Write the manifest of all settled shards and tell with `Event::ManifestWritten`.
     WriteManifest,
 }

@@ -124,7 +124,8 @@ impl History {
             finished: false,
             marks: BTreeSet::new(),
         };
-        history.decide(Event::Start { now_ms: 0, resume: true }).unwrap();
+        let incarnation = Incarnation(1);
+        history.decide(Event::Start { now_ms: 0, resume: true, incarnation, behind: false }).unwrap();
         let shards = (0..SHARDS).map(|n| ShardPlan {
             shard: ShardId(format!("s{n}")),
             dataset: "toy".into(),
@@ -374,7 +375,8 @@ impl History {
         for line in &self.journal {
             replayed.absorb(&serde_json::from_str(line).unwrap());
         }
-        let start = Event::Start { now_ms: self.now_ms, resume: true };
+        let incarnation = self.machine.incarnation().next();
+        let start = Event::Start { now_ms: self.now_ms, resume: true, incarnation, behind: false };
         for record in replayed.decide(&start).records {
             replayed.absorb(&record);
         }

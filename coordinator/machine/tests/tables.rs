@@ -53,10 +53,11 @@ impl Bench {
                 }
                 let now_ms = 1000;
                 self.machine = machine;
-                self.decide(&Event::Start { now_ms, resume: true })
+                let incarnation = self.machine.incarnation().next();
+                self.decide(&Event::Start { now_ms, resume: true, incarnation, behind: false })
             }
             _ => {
-                let event = event(line);
+                let event = event(line, self.machine.incarnation().next());
                 self.decide(&event)
             }
         }
@@ -90,12 +91,19 @@ fn secret_of(worker: WorkerId) -> SecretDigest {
     SecretDigest(format!("secret of {worker}"))
 }
 
-fn event(line: &str) -> Event {
+fn event(line: &str, next: Incarnation) -> Event {
     let words: Vec<&str> = line.split_whitespace().collect();
     let rest = |n: usize| words[n..].join(" ");
     let number = |word: &str| word.parse::<u64>().unwrap_or_else(|_| panic!("{word} is no number in {line}"));
     match words[0] {
-        "start" => Event::Start { now_ms: number(words[1]), resume: true },
+        // `start AT [behind]`
+        "start" => Event::Start {
+            now_ms: number(words[1]),
+            resume: true,
+            incarnation: next,
+            behind: words.contains(&"behind"),
+        },
+        "kept" => Event::AcceptancesKept { count: number(words[1]) },
         "tick" => Event::Tick { now_ms: number(words[1]) },
         "manifest" => Event::ManifestWritten,
         "plan" => planned(&words[1..]),

@@ -7,8 +7,9 @@
 //! callers of the batch hear UNAVAILABLE. Until the journal takes records again, members are kept alive (a heartbeat
 //! needs no journal) and nothing else happens.
 
-use quern_machine::{Answer, Call, Chore, Config, Event, Machine, Mutation, Record, SettledShard, planted};
+use quern_machine::{Acceptance, Answer, Call, Chore, Config, Event, Incarnation, Machine, Mutation, Record, SettledShard, planted};
 
+use crate::beside::Taken;
 use crate::errors::CallError;
 use crate::journal::{Journal, JournalError};
 
@@ -17,6 +18,17 @@ use crate::journal::{Journal, JournalError};
 pub enum Job {
     /// See [`Chore::Plan`].
     Plan,
+    /// See [`Chore::ReadAcceptances`].
+    ReadAcceptances,
+    /// See [`Chore::KeepAcceptances`].
+    KeepAcceptances {
+        /// Who accepted them.
+        incarnation: Incarnation,
+        /// The number of the first one.
+        first: u64,
+        /// All that wait.
+        acceptances: Vec<Acceptance>,
+    },
     /// See [`Chore::WriteManifest`].
     WriteManifest(Vec<SettledShard>),
 }
@@ -35,15 +47,22 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Recovers the machine from the journal and takes the next incarnation; a failed run is taken up again.
+    /// Recovers the machine from the journal and takes the next incarnation, which `take` makes of the journal's last
+    /// one; a failed run is taken up again.
     ///
     /// # Errors
-    /// When the journal can't be read, or doesn't take the record of this start.
-    pub fn open(config: Config, journal: Box<dyn Journal>, now_ms: u64) -> Result<Self, JournalError> {
+    /// When the journal can't be read, or doesn't take the record of this start; or what `take` says.
+    pub fn open(
+        config: Config,
+        journal: Box<dyn Journal>,
+        now_ms: u64,
+        take: &mut dyn FnMut(Incarnation) -> Result<Taken, JournalError>,
+    ) -> Result<Self, JournalError> {
         let machine = Machine::new(config);
         let mut keeper = Keeper { config, journal, machine, outage: None, sound: true, asked: None };
         keeper.rebuild()?;
-        keeper.start(now_ms, true)?;
+        let taken = take(keeper.machine.incarnation())?;
+        keeper.start(now_ms, true, taken)?;
         Ok(keeper)
     }
 
@@ -75,6 +94,11 @@ impl Keeper {
         self.asked = self.machine.chore();
         self.asked.map(|chore| match chore {
             Chore::Plan => Job::Plan,
+            Chore::ReadAcceptances => Job::ReadAcceptances,
+            Chore::KeepAcceptances { .. } => {
+                let (first, acceptances) = self.machine.unkept_acceptances();
+                Job::KeepAcceptances { incarnation: self.machine.incarnation(), first, acceptances }
+            }
             Chore::WriteManifest => Job::WriteManifest(self.machine.settled_shards()),
         })
     }
@@ -87,7 +111,9 @@ impl Keeper {
         if !batch.iter().any(|event| matches!(event, Event::Tick { .. })) {
             return false;
         }
-        match self.rebuild().and_then(|()| self.start(now_ms, false)) {
+        // The same process goes on: nothing of what wasn't durable has left it, so its incarnation is still its own.
+        let same = Taken { incarnation: self.machine.incarnation(), behind: false };
+        match self.rebuild().and_then(|()| self.start(now_ms, false, same)) {
             Ok(()) => {
                 tracing::info!("the journal takes records again");
                 self.outage = None;
@@ -158,9 +184,10 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes the next incarnation.
-    fn start(&mut self, now_ms: u64, resume: bool) -> Result<(), JournalError> {
-        let decision = self.machine.decide(&Event::Start { now_ms, resume });
+    /// Goes on under an incarnation.
+    fn start(&mut self, now_ms: u64, resume: bool, taken: Taken) -> Result<(), JournalError> {
+        let Taken { incarnation, behind } = taken;
+        let decision = self.machine.decide(&Event::Start { now_ms, resume, incarnation, behind });
         self.journal.append(&decision.records.iter().collect::<Vec<_>>())?;
         decision.records.iter().for_each(|record| self.machine.absorb(record));
         Ok(())

@@ -21,7 +21,10 @@ impl Bench {
     fn open(journal: MemoryJournal) -> Self {
         let clock = Arc::new(ScriptedClock::default());
         let describe = Describe { run_id: "r".into(), name: "n".into(), output: "o".into() };
-        let opening = Opening { config: CONFIG, journal: Box::new(journal.clone()), clock: clock.clone(), describe };
+        let take = |known: Incarnation| Ok(Taken { incarnation: known.next(), behind: false });
+        let (journal_now, clock_now) = (Box::new(journal.clone()), clock.clone());
+        let opening =
+            Opening { config: CONFIG, journal: journal_now, clock: clock_now, describe, take: Box::new(take) };
         Bench { journal, clock, opened: open(opening).unwrap() }
     }
 
@@ -237,6 +240,11 @@ async fn chores_are_asked_for_once_and_again_after_a_restart() {
     let worker = bench.register().await;
     let (shard, token) = bench.lease(worker).await;
     bench.commit(worker, &shard, token).await.unwrap();
+    let Some(Job::KeepAcceptances { first: 0, acceptances, .. }) = bench.opened.jobs.recv().await else {
+        panic!("what was accepted is to be written first")
+    };
+    assert_eq!(acceptances.len(), 1);
+    bench.tell(Event::AcceptancesKept { count: 1 }).await.unwrap();
     let Some(Job::WriteManifest(shards)) = bench.opened.jobs.recv().await else { panic!("no manifest is asked for") };
     assert_eq!(shards.len(), 1);
     bench.tell(Event::ChoreDelayed { reason: "No network".into() }).await.unwrap();

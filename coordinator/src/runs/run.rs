@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use quern_machine::{Answer, Config, Event, MemoryNeeds, Place, StageConfig};
+use quern_corpus::store::StoreError;
+use quern_machine::{Answer, Config, Event, Incarnation, MemoryNeeds, Place, StageConfig};
 use quern_proto as wire;
 use quern_proto::StatusReply;
 use quern_recipes::{Cluster, Recipe, redacted};
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::log::Log;
+use crate::beside::Beside;
 use crate::chores::Chores;
 use crate::clock::Clock;
 use crate::errors::CallError;
@@ -53,6 +55,7 @@ pub(crate) struct Run {
     clock: Arc<dyn Clock>,
     status: watch::Receiver<StatusReply>,
     history: Mutex<History>,
+    superseded: watch::Receiver<Option<Incarnation>>,
     /// `None` when it is closed.
     ledger: RwLock<Option<Ledger>>,
     background: Mutex<Background>,
@@ -76,8 +79,9 @@ impl Run {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, JournalError> {
         let (id, recipe_hash) = (id_of(&recipe), recipe.hash());
-        let Opened { ledger, jobs, status, thread } =
-            open_ledger(&recipe, &recipe_hash, &id, journal.into(), Arc::clone(&clock)).await?;
+        let beside = Beside::open(&recipe).map_err(|error| no_incarnation(&recipe, &error))?;
+        let Opened { ledger, jobs, status, thread, incarnation } =
+            open_ledger(&recipe, &recipe_hash, &id, journal.into(), Arc::clone(&clock), beside.clone()).await?;
         let heartbeat_ms = recipe.cluster.heartbeat_ms;
         let terms = Terms {
             heartbeat_ms,
@@ -87,11 +91,16 @@ impl Run {
             retry_ms: (heartbeat_ms / 8).clamp(20, 1_000),
         };
         let tick_ms = (recipe.cluster.lease_ms / 8).clamp(10, 1_000);
+        let watching = watch_successors(beside.clone(), incarnation, Duration::from_millis(recipe.cluster.lease_ms / 2));
         let (name, output) = (recipe.name.clone(), redacted(&recipe.output));
-        let chores = Chores { recipe, recipe_hash, run_id: id.clone(), ledger: ledger.clone() };
+        let chores = Chores { recipe, recipe_hash, run_id: id.clone(), ledger: ledger.clone(), beside };
+        let (superseded_by, superseded) = watch::channel(None);
         let tasks = vec![
             tokio::spawn(chores.carry_out(jobs)),
             tokio::spawn(tick(ledger.clone(), Duration::from_millis(tick_ms))),
+            tokio::spawn(async move {
+                let _ = superseded_by.send(Some(watching.await));
+            }),
         ];
         let run = Arc::new(Run {
             id,
@@ -104,6 +113,7 @@ impl Run {
             status,
             history: Mutex::default(),
             ledger: RwLock::new(Some(ledger)),
+            superseded,
             background: Mutex::new(Background { tasks, thread: Some(thread) }),
         });
         let remembering = tokio::spawn(remember(Arc::downgrade(&run), run.statuses()));
@@ -143,6 +153,18 @@ impl Run {
         let mut status = self.status.clone();
         // An error means that the ledger is gone.
         async move { drop(status.wait_for(is_over).await) }
+    }
+
+    /// Waits until another coordinator works on the same output; gives its incarnation.
+    pub fn superseded(&self) -> impl Future<Output = Incarnation> + Send + 'static {
+        let mut superseded = self.superseded.clone();
+        async move {
+            match superseded.wait_for(Option::is_some).await.map(|newer| *newer) {
+                Ok(Some(newer)) => newer,
+                // Nobody looks any more: the run is closed.
+                _ => std::future::pending().await,
+            }
+        }
     }
 
     /// How the run came along since the coordinator started.
@@ -223,6 +245,7 @@ async fn open_ledger(
     run_id: &str,
     journal_path: PathBuf,
     clock: Arc<dyn Clock>,
+    beside: Beside,
 ) -> Result<Opened, JournalError> {
     let identity = RunIdentity { recipe_hash: recipe_hash.into(), output: recipe.output.clone() };
     let describe = Describe { run_id: run_id.into(), name: recipe.name.clone(), output: redacted(&recipe.output) };
@@ -236,11 +259,32 @@ async fn open_ledger(
         stage2_bytes: bytes(min_device_memory_gib.stage2),
     };
     let config = Config { worker_failures, memory, stage1, stage2, ..Config::new(lease_ms, attempts) };
+    let (recipe, runtime) = (recipe.clone(), tokio::runtime::Handle::current());
     let opening = tokio::task::spawn_blocking(move || {
         let journal = Box::new(SqliteJournal::open(&journal_path, &identity)?);
-        ledger::open(Opening { config, journal, clock, describe })
+        let take = Box::new(move |known| {
+            let taken = runtime.block_on(beside.take(&recipe, known));
+            taken.map_err(|error| no_incarnation(&recipe, &error))
+        });
+        ledger::open(Opening { config, journal, clock, describe, take })
     });
     opening.await.expect("recovery doesn't panic on a journal that the machine wrote")
+}
+
+fn no_incarnation(recipe: &Recipe, error: &StoreError) -> JournalError {
+    JournalError::NoIncarnation { output: redacted(&recipe.output), reason: redacted(&error.to_string()) }
+}
+
+/// Looks every so often whether another coordinator has taken the output over; returns when one has.
+async fn watch_successors(beside: Beside, own: Incarnation, every: Duration) -> Incarnation {
+    loop {
+        match beside.superseded(own).await {
+            Ok(Some(newer)) => return newer,
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "can't see whether another coordinator works on the output"),
+        }
+        tokio::time::sleep(every).await;
+    }
 }
 
 /// Keeps the history while the run changes, and says in the log how it ended.

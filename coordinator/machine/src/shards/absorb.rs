@@ -1,7 +1,7 @@
 //! Facts about shards. Each keeps the indices and sums in step.
 
 use super::{Attempt, Shard, ShardPlan, ShardState, Shards};
-use crate::ids::{Epoch, Place, ShardId, ShardToken, WorkerId};
+use crate::ids::{Epoch, Incarnation, Place, ShardId, ShardToken, WorkerId};
 use crate::part::PartSummary;
 
 impl Shards {
@@ -59,6 +59,22 @@ impl Shards {
         self.second.won += u64::from(made.is_second);
         self.pace.add(took_ms, part.rows);
         self.settle(id, ShardState::Done { token, part: part.clone() });
+        self.count_done(part);
+    }
+
+    /// A part that another journal of this run has accepted. What is settled here stays as it is.
+    pub fn absorb_recovered(&mut self, id: &ShardId, part: &PartSummary) {
+        let known = self.all.get(id);
+        if known.is_none_or(|shard| matches!(shard.state, ShardState::Done { .. } | ShardState::Quarantined { .. })) {
+            return;
+        }
+        // No attempt of this journal's has made it.
+        let token = ShardToken { incarnation: Incarnation(0), epoch: Epoch(0) };
+        self.settle(id, ShardState::Done { token, part: part.clone() });
+        self.count_done(part);
+    }
+
+    fn count_done(&mut self, part: &PartSummary) {
         self.totals.done += 1;
         self.totals.rows_done += part.rows;
         self.totals.rows_kept += part.kept;

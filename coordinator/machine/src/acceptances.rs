@@ -1,0 +1,142 @@
+//! What the output store is told of what was accepted, so that the journal can be had again from there.
+//!
+//! Every accepted part and checkpoint waits here, in the journal's order, until the coordinator has written it beside the
+//! output; the manifest is not written before. A coordinator whose journal is older than the last incarnation in the
+//! store (its disk was lost, or a backup restored) is *behind*: it gives out no work until it has read what was accepted
+//! since. What nobody wrote down is done again, to the same bytes.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Decision;
+use crate::ids::ShardId;
+use crate::machine::Machine;
+use crate::part::PartSummary;
+use crate::record::Record;
+use crate::run::{Chore, Phase, Stage};
+use crate::training::Checkpoint;
+
+/// As many are written at once at the latest.
+const ENOUGH: usize = 512;
+
+/// One accepted output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "accepted", rename_all = "snake_case")]
+pub enum Acceptance {
+    /// A shard's part.
+    Part {
+        /// The shard.
+        shard: ShardId,
+        /// What it became.
+        part: PartSummary,
+    },
+    /// A stage's checkpoint.
+    Checkpoint {
+        /// The stage: `stage1`, `stage2`.
+        stage: Stage,
+        /// The checkpoint.
+        checkpoint: Checkpoint,
+    },
+}
+
+/// What is written beside the output, and what was read from there.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Acceptances {
+    /// Whether the store knows of a coordinator that this journal doesn't.
+    pub behind: bool,
+    /// How many were written.
+    pub kept: u64,
+    /// Those that are to be written, the oldest first, and since when each waits.
+    pub unkept: VecDeque<(u64, Acceptance)>,
+    /// The last checkpoint of each stage that was read there and not trained on yet.
+    pub checkpoints: BTreeMap<Stage, Checkpoint>,
+}
+
+impl Acceptances {
+    /// Whether enough of them wait, or the oldest for long enough.
+    fn are_due(&self, now_ms: u64, patience_ms: u64) -> bool {
+        let oldest = self.unkept.front();
+        self.unkept.len() >= ENOUGH || oldest.is_some_and(|(since_ms, _)| now_ms >= since_ms + patience_ms)
+    }
+
+    pub fn absorb(&mut self, now_ms: u64, acceptance: Acceptance) {
+        self.unkept.push_back((now_ms, acceptance));
+    }
+
+    pub fn absorb_kept(&mut self, count: u64) {
+        let written = count.saturating_sub(self.kept).min(self.unkept.len() as u64);
+        self.unkept.drain(..written as usize);
+        self.kept = count;
+    }
+}
+
+impl Machine {
+    /// What is to be written beside the output now; the first one's number.
+    pub fn unkept_acceptances(&self) -> (u64, Vec<Acceptance>) {
+        (self.acceptances.kept, self.acceptances.unkept.iter().map(|(_, acceptance)| acceptance.clone()).collect())
+    }
+
+    /// Whether acceptances have to be read or written before anything else, or may be written now.
+    pub(crate) fn acceptance_chore(&self) -> Option<Chore> {
+        if self.must_read_acceptances() {
+            return Some(Chore::ReadAcceptances);
+        }
+        let is_over = self.run.end.is_some() || self.run.phase == Phase::CapFilt && self.shards.settled();
+        let patience_ms = if is_over { 0 } else { self.config.lease_ms / 2 };
+        let due = self.acceptances.are_due(self.now_ms, patience_ms);
+        due.then_some(Chore::KeepAcceptances { first: self.acceptances.kept })
+    }
+
+    /// Whether no work may be given out: this journal doesn't know all that was accepted.
+    pub(crate) fn must_read_acceptances(&self) -> bool {
+        self.acceptances.behind && self.run.phase != Phase::Planning && self.run.end.is_none()
+    }
+
+    pub(crate) fn acceptances_kept(&self, count: u64) -> Decision {
+        let known = self.acceptances.kept + self.acceptances.unkept.len() as u64;
+        let is_news = count > self.acceptances.kept && count <= known;
+        Decision::noted(if is_news { vec![Record::AcceptancesKept { count }] } else { Vec::new() })
+    }
+
+    pub(crate) fn acceptances_read(&self, read: &[Acceptance]) -> Decision {
+        if !self.must_read_acceptances() {
+            return Decision::noted(Vec::new());
+        }
+        let is_of_this_plan = |acceptance: &&Acceptance| match acceptance {
+            Acceptance::Part { shard, part } => {
+                let planned = self.shards.all.get(shard);
+                planned.is_some_and(|planned| part.check(shard, planned.plan.rows).is_ok())
+            }
+            Acceptance::Checkpoint { stage, .. } => self.config.stage(*stage).is_some(),
+        };
+        let acceptances = read.iter().filter(is_of_this_plan).cloned().collect();
+        Decision::noted(vec![Record::AcceptancesRead { acceptances }])
+    }
+
+    pub(crate) fn absorb_acceptances_read(&mut self, read: &[Acceptance]) {
+        self.acceptances.behind = false;
+        self.run.delay = None;
+        for acceptance in read {
+            match acceptance {
+                Acceptance::Part { shard, part } => self.shards.absorb_recovered(shard, part),
+                Acceptance::Checkpoint { stage, checkpoint } => {
+                    let known = self.acceptances.checkpoints.get(stage);
+                    if known.is_none_or(|known| known.step < checkpoint.step) {
+                        self.acceptances.checkpoints.insert(*stage, checkpoint.clone());
+                    }
+                }
+            }
+        }
+        self.absorb_recovered_checkpoint();
+    }
+
+    /// The stage that is forming its world starts from what was read, if that got further.
+    pub(crate) fn absorb_recovered_checkpoint(&mut self) {
+        if let Phase::Training(stage) = self.run.phase
+            && let Some(checkpoint) = self.acceptances.checkpoints.remove(&stage)
+        {
+            self.training.absorb_recovered(checkpoint);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What coordinators keep beside a run's output, in `OUTPUT.coordinators/` of the output's store:
+//!
+//! ```text
+//! incarnations/00000007                     one empty object per coordinator that ever worked on the output
+//! acceptances/00000007-000000000512.jsonl   what the 7th accepted, from its journal's 512th acceptance on
+//! recipe.json                               the recipe, for `quern coordinator rebuild`
+//! ```
+//!
+//! An incarnation is taken by creating its object, which a store lets only one do: the fencing token of all that is leased
+//! since. A coordinator that sees a higher one has been superseded and ends. The acceptances are written again after a
+//! restart in between; reading them twice gives the same. See docs/decisions/0012.
+
+use bytes::Bytes;
+use quern_corpus::store::{self, Folder, StoreError};
+use quern_machine::{Acceptance, Incarnation};
+use quern_recipes::Recipe;
+use serde::{Deserialize, Serialize};
+
+const SUFFIX: &str = ".coordinators";
+const INCARNATIONS: &str = "incarnations";
+const ACCEPTANCES: &str = "acceptances";
+const RECIPE: &str = "recipe.json";
+
+/// The folder beside an output.
+#[derive(Debug, Clone)]
+pub(crate) struct Beside {
+    output: Folder,
+    folder: Folder,
+    recipe_hash: String,
+}
+
+/// An incarnation that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// It.
+    pub incarnation: Incarnation,
+    /// Whether coordinators worked here that the journal knows nothing of.
+    pub behind: bool,
+}
+
+/// A line of `acceptances/`.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    /// Which run accepted it: another one in the same output has other parts.
+    recipe: String,
+    #[serde(flatten)]
+    acceptance: Acceptance,
+}
+
+impl Beside {
+    /// What is beside the output of a recipe.
+    ///
+    /// # Errors
+    /// When the output is no location.
+    pub fn open(recipe: &Recipe) -> Result<Self, StoreError> {
+        let output = store::open(&recipe.output)?;
+        let folder = output.beside(SUFFIX);
+        Ok(Beside { output, folder, recipe_hash: recipe.hash() })
+    }
+
+    /// The recipe that is kept beside `output`, as text.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn recipe(output: &str) -> Result<Bytes, StoreError> {
+        store::open(output)?.beside(SUFFIX).get(RECIPE).await
+    }
+
+    /// Takes the next incarnation; the journal's last one is `known`.
+    ///
+    /// # Errors
+    /// When the store can't be read or written.
+    pub async fn take(&self, recipe: &Recipe, known: Incarnation) -> Result<Taken, StoreError> {
+        let last = self.last().await?;
+        let mut incarnation = last.max(known).next();
+        while !self.folder.put_new(&format!("{INCARNATIONS}/{:08}", incarnation.0), Bytes::new()).await? {
+            incarnation = incarnation.next();
+        }
+        // A secret in a URL stays out of the store; such a recipe has to be given to `rebuild`.
+        if !recipe.has_secrets() {
+            self.folder.put(RECIPE, recipe.to_json().into()).await?;
+        }
+        Ok(Taken { incarnation, behind: incarnation != known.next() })
+    }
+
+    /// The incarnation that has superseded `own`.
+    ///
+    /// # Errors
+    /// When the store can't be listed.
+    pub async fn superseded(&self, own: Incarnation) -> Result<Option<Incarnation>, StoreError> {
+        Ok(Some(self.last().await?).filter(|last| *last > own))
+    }
+
+    async fn last(&self) -> Result<Incarnation, StoreError> {
+        let names = self.folder.list(INCARNATIONS).await?;
+        let number = |name: &String| name.rsplit('/').next()?.parse().ok();
+        Ok(Incarnation(names.iter().filter_map(number).max().unwrap_or(0)))
+    }
+
+    /// Writes acceptances; `first` is the number of the first one.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub async fn keep(&self, own: Incarnation, first: u64, acceptances: &[Acceptance]) -> Result<(), StoreError> {
+        let mut text = Vec::new();
+        for acceptance in acceptances {
+            let line = Line { recipe: self.recipe_hash.clone(), acceptance: acceptance.clone() };
+            serde_json::to_writer(&mut text, &line).expect("an acceptance is plain data");
+            text.push(b'\n');
+        }
+        self.folder.put(&format!("{ACCEPTANCES}/{:08}-{first:012}.jsonl", own.0), text.into()).await
+    }
+
+    /// All acceptances of this run whose files are in the output. Where two speak of the same shard, the later one holds.
+    ///
+    /// # Errors
+    /// When the store can't be read, or what is there isn't understood.
+    pub async fn read(&self) -> Result<Vec<Acceptance>, String> {
+        let said = |error: StoreError| error.to_string();
+        let mut found = Vec::new();
+        for name in self.folder.list(ACCEPTANCES).await.map_err(said)? {
+            let text = self.folder.get(&name).await.map_err(said)?;
+            for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                let url = self.folder.url_of(&name);
+                let line: Line = serde_json::from_slice(line).map_err(|error| format!("{url} is damaged: {error}"))?;
+                if line.recipe == self.recipe_hash {
+                    found.push(line.acceptance);
+                }
+            }
+        }
+        let present = self.output.list("").await.map_err(said)?;
+        let is_there = |name: &String| present.binary_search(name).is_ok();
+        found.retain(|acceptance| match acceptance {
+            Acceptance::Part { part, .. } => part.data.iter().chain(&part.quarantine).all(is_there),
+            Acceptance::Checkpoint { checkpoint, .. } => {
+                let below = format!("{}/", checkpoint.path);
+                present.iter().any(|name| name.starts_with(&below))
+            }
+        });
+        found.reverse();
+        Ok(found)
+    }
+}
