@@ -1,6 +1,7 @@
-//! What a browser and Prometheus see, on the port of the gRPC service: a page that follows the runs (`page.html`, with
+//! What a browser and Prometheus see, on the port of the gRPC service: a page that follows the runs (`assets`, with
 //! nothing from elsewhere), their status as JSON and as server-sent events, and `/metrics`. All of it only reads.
 
+mod assets;
 mod history;
 mod metrics;
 
@@ -10,9 +11,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{Html, IntoResponse, Json};
+use axum::response::{IntoResponse, Json};
 use axum::routing::get;
 use futures::{Stream, StreamExt};
 use quern_proto::{RunSummary, StatusReply};
@@ -22,11 +23,8 @@ use crate::errors::CallError;
 use crate::runs::{Run, Runs, Stopping};
 use crate::status;
 
+pub(crate) use assets::{PATH as ASSETS_PATH, login as login_page};
 pub(crate) use history::History;
-
-/// Nothing but what the page itself holds, and calls back to the coordinator.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
-                      img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -42,13 +40,14 @@ impl Web {
     /// The routes.
     pub fn router(self) -> Router {
         Router::new()
-            .route("/", get(page))
+            .route("/", get(|| async { assets::page() }))
             .route("/api/runs", get(list))
             .route("/api/runs/{run}/status", get(now))
             .route("/api/runs/{run}/history", get(history))
             .route("/api/runs/{run}/events", get(events))
             .route("/metrics", get(exposition))
             .with_state(self)
+            .merge(assets::router())
     }
 
     fn run(&self, said: &str) -> Result<Arc<Run>, (StatusCode, String)> {
@@ -60,10 +59,6 @@ impl Web {
             (code, error.to_string())
         })
     }
-}
-
-async fn page() -> impl IntoResponse {
-    ([(CONTENT_SECURITY_POLICY, POLICY), (CACHE_CONTROL, "no-store")], Html(include_str!("web/page.html")))
 }
 
 async fn list(State(web): State<Web>) -> Json<Vec<RunSummary>> {

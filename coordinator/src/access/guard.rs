@@ -18,6 +18,7 @@ use super::limits::{Limits, Rate};
 use super::login::{self, Sessions};
 use super::tokens::{Role, Roles, TokenDigest, Tokens, digest};
 use super::{Counts, tokens};
+use crate::web::ASSETS_PATH;
 
 /// Addresses whose failures are remembered.
 const ADDRESSES: usize = 10_000;
@@ -191,7 +192,7 @@ pub(super) fn address(request: &Request) -> Option<IpAddr> {
 
 /// The role that a path takes; `None`: it is open to all.
 fn needed(path: &str) -> Option<Role> {
-    if path == login::PATH || path.starts_with(HEALTH) {
+    if path == login::PATH || path.starts_with(HEALTH) || path.starts_with(ASSETS_PATH) {
         return None;
     }
     let Some(call) = path.strip_prefix(SERVICE) else { return Some(Role::Viewer) };

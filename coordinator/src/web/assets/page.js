@@ -1,69 +1,3 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>quern</title>
-<link rel="icon" href="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><circle cx='8' cy='8' r='7' fill='%23b4690e'/><circle cx='8' cy='8' r='2' fill='white'/></svg>">
-<style>
-  :root {
-    --paper: #faf8f5; --card: #ffffff; --ink: #24211d; --faint: #6f675d; --line: #e6e0d8;
-    --grain: #b4690e; --good: #2e7d4f; --bad: #b3372f; --second: #3a6ea5; --third: #8a5a9e;
-  }
-  @media (prefers-color-scheme: dark) {
-    :root {
-      --paper: #191715; --card: #23201d; --ink: #ece6dd; --faint: #a1978a; --line: #38332d;
-      --grain: #e0a04a; --good: #6cbf8b; --bad: #e5786d; --second: #7fb0e2; --third: #c394d6;
-    }
-  }
-  * { box-sizing: border-box; }
-  body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-  main { max-width: 68rem; margin: 0 auto; padding: 1.25rem 1rem 3rem; display: grid; gap: 1rem; grid-template-columns: repeat(6, minmax(0, 1fr)); }
-  header, .wide { grid-column: 1 / -1; }
-  .half { grid-column: span 3; }
-  .third { grid-column: span 2; }
-  @media (max-width: 46rem) { .half, .third { grid-column: 1 / -1; } }
-  header { display: flex; flex-wrap: wrap; align-items: baseline; gap: .25rem .75rem; }
-  h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; }
-  h2 { font-size: .8rem; letter-spacing: .06em; text-transform: uppercase; color: var(--faint); margin: 0 0 .6rem; font-weight: 600; }
-  section { background: var(--card); border: 1px solid var(--line); border-radius: .75rem; padding: 1rem; min-width: 0; }
-  .badge { border-radius: 1rem; padding: .1rem .7rem; font-size: .85rem; color: var(--card); background: var(--grain); }
-  .badge.done { background: var(--good); } .badge.failed, .badge.cancelled, .badge.away { background: var(--bad); }
-  .faint { color: var(--faint); } .small { font-size: .85rem; }
-  #explanation { margin: 0; grid-column: 1 / -1; overflow-wrap: anywhere; }
-  .number { font-size: 1.7rem; font-variant-numeric: tabular-nums; line-height: 1.2; }
-  .bar { display: flex; height: .7rem; border-radius: .35rem; overflow: hidden; background: var(--line); margin: .5rem 0; }
-  .bar span { display: block; height: 100%; }
-  .legend { display: flex; flex-wrap: wrap; gap: .1rem 1rem; font-size: .85rem; color: var(--faint); }
-  .legend b { color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums; }
-  .dot { display: inline-block; width: .65rem; height: .65rem; border-radius: 50%; margin-right: .35rem; }
-  svg { display: block; width: 100%; height: auto; aspect-ratio: 480 / 176; }
-  svg text { fill: var(--faint); font-size: 11px; } svg .axis { stroke: var(--line); }
-  table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-  td, th { text-align: left; padding: .35rem .6rem .35rem 0; border-top: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
-  th { color: var(--faint); font-weight: 600; border-top: 0; } td.n { font-variant-numeric: tabular-nums; white-space: nowrap; }
-  @media (max-width: 46rem) {
-    table.cards thead { display: none; } table.cards tr { display: block; border-top: 1px solid var(--line); padding: .4rem 0; }
-    table.cards td { display: inline; border: 0; padding: 0 .5rem 0 0; }
-  }
-</style>
-</head>
-<body>
-<main>
-  <header><h1 id="name">quern</h1><span id="phase" class="badge" hidden></span><span id="run" class="faint small"></span></header>
-  <p id="explanation" role="status">Connecting to the coordinator …</p>
-  <section class="third"><h2>Rows</h2><div id="rows" class="number">–</div><div id="rows-note" class="faint small"></div></section>
-  <section class="third"><h2>Throughput</h2><div id="rate" class="number">–</div><div id="rate-note" class="faint small"></div></section>
-  <section class="third"><h2>Time left in this phase</h2><div id="eta" class="number">–</div><div id="eta-note" class="faint small"></div></section>
-  <section class="wide"><h2>Shards</h2><div id="shards" class="bar"></div><div id="shards-legend" class="legend"></div></section>
-  <section class="half" id="captions-curve"><h2>Rows over time</h2><svg id="rows-curve" role="img" aria-label="Rows over time"></svg></section>
-  <section class="half" id="loss"><h2 id="loss-title">Loss</h2><svg id="loss-curve" role="img" aria-label="Loss by step"></svg><div id="loss-legend" class="legend"></div></section>
-  <section class="wide"><h2>Stages</h2><div id="stages"></div></section>
-  <section class="wide"><h2>Workers</h2><table class="cards"><thead><tr><th>Worker</th><th>Device</th><th>State</th><th>Doing</th><th>Silent</th></tr></thead><tbody id="workers"></tbody></table></section>
-  <section class="wide" id="quarantine" hidden><h2>Shards in quarantine</h2><table class="cards"><thead><tr><th>Shard</th><th>Rows</th><th>Reason</th></tr></thead><tbody id="failures"></tbody></table></section>
-</main>
-<script>
 "use strict";
 const at = (id) => document.getElementById(id);
 const say = (id, text) => { at(id).textContent = text; };
@@ -237,6 +171,3 @@ async function begin() {
 }
 
 begin().catch(() => setTimeout(begin, 2000));
-</script>
-</body>
-</html>
