@@ -209,6 +209,11 @@ async fn commit(
 ) -> Result<ShardEnd, AgentError> {
     let name = |file: &Option<(String, Bytes)>| file.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
     let size = |file: &Option<(String, Bytes)>| file.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
+    let reason = |((stage, reason), rows): (&(Stage, String), &u64)| QuarantineReason {
+        stage: stage.as_str().into(),
+        reason: reason.clone(),
+        rows: *rows,
+    };
     let summary = PartSummary {
         data: name(&part.data),
         quarantine: name(&part.quarantine),
@@ -218,6 +223,7 @@ async fn commit(
         passed: part.passed,
         quarantined: part.quarantined,
         bytes: size(&part.data) + size(&part.quarantine),
+        reasons: part.reasons.iter().map(reason).collect(),
     };
     let request = CommitRequest {
         credentials: Some(member.credentials.clone()),

@@ -74,6 +74,16 @@ impl Machine {
         self.shards.settled_shards()
     }
 
+    /// All shards in order, with where they stand.
+    pub fn standings(&self) -> impl Iterator<Item = (&ShardPlan, Standing)> {
+        self.shards.standings()
+    }
+
+    /// The accepted part with data whose attempt began last before `before`, if that says one.
+    pub fn last_part(&self, before: Option<Epoch>) -> Option<(Epoch, &ShardPlan, &PartSummary)> {
+        self.shards.last_part(before)
+    }
+
     /// Decides what an event makes true. Changes nothing.
     pub fn decide(&self, event: &Event) -> Decision {
         match event {

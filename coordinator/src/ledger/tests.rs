@@ -78,6 +78,7 @@ impl Bench {
             passed: 0,
             quarantined: 0,
             bytes: 1,
+            ..PartSummary::default()
         };
         self.call(worker, Call::Commit { shard: shard.clone(), token, part }).await
     }

@@ -159,6 +159,7 @@ impl Worker {
             passed: lease.rows,
             quarantined: 0,
             bytes: 100,
+            ..PartSummary::default()
         };
         self.commit_part(lease, part).await
     }
