@@ -176,7 +176,7 @@ fn router(
 ) -> Router {
     let service = Service { runs: Arc::clone(&runs), stopping: stopping.clone() };
     let calls = CoordinatorServer::new(service).max_decoding_message_size(message_bytes);
-    let web = Web { runs, stopping, guard: Arc::clone(&guard) };
+    let web = Web::new(runs, stopping, Arc::clone(&guard));
     Routes::new(health)
         .add_service(calls)
         .into_axum_router()

@@ -295,12 +295,7 @@ impl Coordinator for Service {
         let wire::ControlRequest { run, command } = valid(request)?;
         let control = control_from_wire(command)?;
         let run = self.runs.named(&run)?;
-        let asked = control.to_string();
-        run.note("info", format!("an operator asks: {asked}"));
-        if let Err(error) = run.tell(Event::Control(control)).await {
-            run.note("warn", format!("refused to {asked}: {error}"));
-            return Err(error.into());
-        }
+        run.control(control).await?;
         Ok(Response::new(wire::ControlReply {}))
     }
 

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use quern_capfilt::{Part, PartRow, Provenance, encode_part};
+use quern_capfilt::{Part, PartRow, Provenance, Stage, encode_part};
 use quern_capfilt_engine::{Engine, pass_rows};
 use quern_corpus::reader::{RawRow, ReadError, read_rows};
 use quern_corpus::store::{self, StoreError};
 use quern_corpus::{ShardId, ShardSpec};
-use quern_proto::{CommitRequest, PartSummary, ShardLease};
+use quern_proto::{CommitRequest, PartSummary, QuarantineReason, ShardLease};
 use quern_recipes::{Dataset, Recipe};
 
 use crate::connection::{CallError, Connection, Membership};

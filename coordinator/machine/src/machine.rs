@@ -11,7 +11,7 @@ use crate::members::{Member, MemberState, Members};
 use crate::mutation::{Mutation, planted};
 use crate::record::Record;
 use crate::run::{Chore, End, Phase, Run, Stage};
-use crate::shards::{Ending, SettledShard, ShardPlan, Shards};
+use crate::shards::{Ending, SettledShard, ShardPlan, Shards, Standing};
 use crate::tasks::Tasks;
 use crate::training::{Loss, Training};
 

@@ -72,7 +72,9 @@ impl PartSummary {
         };
         match self.reasons.keys().find(|name| !is_word(name)) {
             Some(name) => Err(format!("the part of {shard} gives the reason {name:?}: STAGE/REASON expected")),
-            None if self.reasons.len() > REASONS => Err(format!("the part of {shard} gives more than {REASONS} reasons")),
+            None if self.reasons.len() > REASONS => {
+                Err(format!("the part of {shard} gives more than {REASONS} reasons"))
+            }
             None => Ok(()),
         }
     }

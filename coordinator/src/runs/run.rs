@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use quern_machine::{Answer, Config, Event, MemoryNeeds, Place, StageConfig};
+use quern_machine::{Answer, Config, Control, Event, Machine, MemoryNeeds, Place, StageConfig};
 use quern_proto as wire;
 use quern_proto::StatusReply;
 use quern_recipes::{Cluster, Recipe, redacted};
@@ -49,6 +49,8 @@ pub(crate) struct Run {
     /// When it was handed in, since the Unix epoch.
     pub submitted_ms: u64,
     pub terms: Terms,
+    /// Where its data sets and its output are.
+    pub recipe: Recipe,
     pub log: Arc<Log>,
     clock: Arc<dyn Clock>,
     status: watch::Receiver<StatusReply>,
@@ -88,7 +90,7 @@ impl Run {
         };
         let tick_ms = (recipe.cluster.lease_ms / 8).clamp(10, 1_000);
         let (name, output) = (recipe.name.clone(), redacted(&recipe.output));
-        let chores = Chores { recipe, recipe_hash, run_id: id.clone(), ledger: ledger.clone() };
+        let chores = Chores { recipe: recipe.clone(), recipe_hash, run_id: id.clone(), ledger: ledger.clone() };
         let tasks = vec![
             tokio::spawn(chores.carry_out(jobs)),
             tokio::spawn(tick(ledger.clone(), Duration::from_millis(tick_ms))),
@@ -99,6 +101,7 @@ impl Run {
             output,
             submitted_ms,
             terms,
+            recipe,
             log: Arc::default(),
             clock,
             status,
@@ -121,6 +124,32 @@ impl Run {
             Some(ledger) => ledger.tell(event).await,
             None => Err(CallError::Unavailable("the coordinator is stopping".into())),
         }
+    }
+
+    /// Shows the machine to `look` and gives what that made of it.
+    ///
+    /// # Errors
+    /// When it can't be shown now.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Machine) -> T + Send + 'static,
+    ) -> Result<T, CallError> {
+        let ledger = self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match ledger {
+            Some(ledger) => ledger.look(look).await,
+            None => Err(CallError::Unavailable("the coordinator is stopping".into())),
+        }
+    }
+
+    /// Tells what an operator asks for, and notes it in the log.
+    ///
+    /// # Errors
+    /// When the machine refuses, or nothing can be journalled.
+    pub async fn control(&self, control: Control) -> Result<(), CallError> {
+        let asked = control.to_string();
+        self.note("info", format!("an operator asks: {asked}"));
+        let told = self.tell(Event::Control(control)).await;
+        told.map(drop).inspect_err(|error| self.note("warn", format!("refused to {asked}: {error}")))
     }
 
     /// Writes a line into the run's log.
