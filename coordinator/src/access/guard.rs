@@ -105,6 +105,11 @@ impl Guard {
         Guard { tokens, failures: Mutex::default(), sessions: Sessions::default(), is_encrypted, limits, counts }
     }
 
+    /// Whether callers must show a token.
+    pub fn asks_for_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
     /// What happened at the door.
     pub fn counts(&self) -> &Counts {
         &self.counts

@@ -18,7 +18,24 @@ macro_rules! assets {
 }
 
 /// What there is besides the documents.
-const ASSETS: [(&str, &str); 4] = assets!["page.css", "page.js", "login.css", "login.js"];
+const ASSETS: [(&str, &str); 16] = assets![
+    "page.css",
+    "page.js",
+    "dom.js",
+    "text.js",
+    "api.js",
+    "chart.js",
+    "history.js",
+    "runs.js",
+    "progress.js",
+    "map.js",
+    "workers.js",
+    "quarantine.js",
+    "captions.js",
+    "steer.js",
+    "login.css",
+    "login.js"
+];
 
 /// The routes.
 pub(super) fn router() -> Router {

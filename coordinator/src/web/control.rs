@@ -1,9 +1,14 @@
 //! What an operator asks for from the page. The guard has seen the role already; here is what a browser adds to that:
 //! another site's page could send a request in its user's name. Such a page can't set a header of its own without being
-//! asked about it first (CORS), and nobody answers that question here.
+//! asked about it first (CORS), and nobody answers that question here. Where no tokens are asked for, a page whose own name
+//! leads to this machine (DNS rebinding) would need none either: there, only an address or `localhost` may be called.
+
+use std::net::IpAddr;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::header::HOST;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode};
 use quern_machine::{Control, WorkerId};
 use serde::Deserialize;
@@ -32,6 +37,10 @@ pub(super) async fn control(
     if !headers.contains_key(HEADER) {
         return Err((StatusCode::FORBIDDEN, format!("requests to steer a run carry the header {HEADER}\n")));
     }
+    if !web.guard.asks_for_tokens() && !is_an_address(&headers) {
+        let why = "without tokens, a run can be steered only on a page that was opened by the coordinator's address\n";
+        return Err((StatusCode::FORBIDDEN, why.into()));
+    }
     let reason = "asked for on the page".to_owned();
     let control = match &*command {
         "pause" => Control::Pause { reason },
@@ -52,4 +61,25 @@ pub(super) async fn control(
         };
         (code, format!("{error}\n"))
     })
+}
+
+/// Whether the request was sent to an address or to `localhost`, rather than to any other name.
+fn is_an_address(headers: &HeaderMap) -> bool {
+    let authority = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    authority.is_some_and(|authority| {
+        let host = authority.host().trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<IpAddr>().is_ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_no_address() {
+        let to = |host: &'static str| is_an_address(&HeaderMap::from_iter([(HOST, host.parse().unwrap())]));
+        assert!(to("127.0.0.1:7070") && to("[::1]:7070") && to("localhost") && to("10.1.2.3"));
+        assert!(!to("rebound.example:7070") && !to("127.0.0.1.example") && !is_an_address(&HeaderMap::new()));
+    }
 }
