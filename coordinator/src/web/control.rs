@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use quern_machine::{Control, WorkerId};
 use serde::Deserialize;
 
@@ -31,13 +31,14 @@ pub(super) struct Wish {
 pub(super) async fn control(
     State(web): State<Web>,
     Path((run, command)): Path<(String, String)>,
+    uri: Uri,
     headers: HeaderMap,
     wish: Json<Wish>,
 ) -> Result<StatusCode, (StatusCode, String)> {
     if !headers.contains_key(HEADER) {
         return Err((StatusCode::FORBIDDEN, format!("requests to steer a run carry the header {HEADER}\n")));
     }
-    if !web.guard.asks_for_tokens() && !is_an_address(&headers) {
+    if !web.guard.asks_for_tokens() && !is_an_address(&uri, &headers) {
         let why = "without tokens, a run can be steered only on a page that was opened by the coordinator's address\n";
         return Err((StatusCode::FORBIDDEN, why.into()));
     }
@@ -64,9 +65,10 @@ pub(super) async fn control(
 }
 
 /// Whether the request was sent to an address or to `localhost`, rather than to any other name.
-fn is_an_address(headers: &HeaderMap) -> bool {
-    let authority = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    authority.is_some_and(|authority| {
+fn is_an_address(uri: &Uri, headers: &HeaderMap) -> bool {
+    // HTTP/2 says it in the URI, HTTP/1.1 in a header.
+    let host = || headers.get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    uri.authority().cloned().or_else(host).is_some_and(|authority| {
         let host = authority.host().trim_matches(['[', ']']);
         host == "localhost" || host.parse::<IpAddr>().is_ok()
     })
@@ -78,8 +80,15 @@ mod tests {
 
     #[test]
     fn a_name_is_no_address() {
-        let to = |host: &'static str| is_an_address(&HeaderMap::from_iter([(HOST, host.parse().unwrap())]));
+        let to = |host: &'static str| {
+            is_an_address(&Uri::from_static("/"), &HeaderMap::from_iter([(HOST, host.parse().unwrap())]))
+        };
         assert!(to("127.0.0.1:7070") && to("[::1]:7070") && to("localhost") && to("10.1.2.3"));
-        assert!(!to("rebound.example:7070") && !to("127.0.0.1.example") && !is_an_address(&HeaderMap::new()));
+        assert!(
+            !to("rebound.example:7070")
+                && !to("127.0.0.1.example")
+                && !is_an_address(&Uri::from_static("/"), &HeaderMap::new())
+        );
+        assert!(!is_an_address(&Uri::from_static("https://rebound.example/"), &HeaderMap::new()));
     }
 }
