@@ -31,7 +31,7 @@ function row(worker, drain) {
   ];
   if (drain) {
     const button = make("button", { type: "button", className: "small", onclick: () => drain(worker.id) }, "Drain");
-    cells.push(make("td", {}, ...(["alive", "denied"].includes(worker.state) ? [button] : [])));
+    cells.push(make("td", { className: "act" }, ...(["alive", "denied"].includes(worker.state) ? [button] : [])));
   }
   return make("tr", {}, ...cells);
 }
