@@ -9,6 +9,7 @@ const PRINTED: [&str; 10] = [
     "DeniedPlace",
     "TaskStatus",
     "ShardFailure",
+    "QuarantineReason",
     "RunSummary",
     "SubmitReply",
     "LogLine",
