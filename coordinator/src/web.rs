@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -23,7 +23,7 @@ use axum::response::{IntoResponse, Json};
 use axum::routing::{get, post};
 use futures::{Stream, StreamExt};
 use quern_proto::{RunSummary, StatusReply};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::access::{Guard, Holds};
 use crate::errors::CallError;
@@ -104,31 +104,24 @@ async fn history(State(web): State<Web>, Path(run): Path<String>) -> Result<Json
     Ok(Json(web.run(&run)?.history().clone()))
 }
 
-async fn shards(State(web): State<Web>, Path(run): Path<String>) -> Result<Json<Arc<ShardMap>>, Refused> {
+async fn shards(State(web): State<Web>, Path(run): Path<String>) -> Result<Json<ShardMap>, Refused> {
     let map = web.views.shards.get(&*web.run(&run)?).await;
-    map.map(Json).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
+    map.map(|map| Json(ShardMap::clone(&map))).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
 }
 
-/// Where in the rows a request is.
-#[derive(Deserialize)]
-struct At {
-    #[serde(default)]
-    at: String,
-}
-
-impl At {
-    fn cursor(&self) -> Result<Cursor, Refused> {
-        Cursor::parse(&self.at)
-            .ok_or_else(|| (StatusCode::BAD_REQUEST, format!("{:?} is no place in the rows", self.at)))
-    }
+/// Where in the rows a request is: `at=EPOCH-ROW`, which has nothing to be unescaped.
+fn cursor(query: Option<&str>) -> Result<Option<Cursor>, Refused> {
+    let said = query.and_then(|query| query.strip_prefix("at=")).filter(|said| !said.is_empty());
+    let wrong = |said| (StatusCode::BAD_REQUEST, format!("{said:?} is no place in the rows"));
+    said.map(|said| Cursor::parse(said).ok_or_else(|| wrong(said))).transpose()
 }
 
 async fn captions(
     State(web): State<Web>,
     Path(run): Path<String>,
-    Query(at): Query<At>,
+    RawQuery(query): RawQuery,
 ) -> Result<Json<Captions>, Refused> {
-    let cursor = if at.at.is_empty() { None } else { Some(at.cursor()?) };
+    let cursor = cursor(query.as_deref())?;
     let rows = web.views.captions.rows(&*web.run(&run)?, cursor).await;
     rows.map(Json).map_err(|why| (StatusCode::SERVICE_UNAVAILABLE, why))
 }
@@ -136,9 +129,10 @@ async fn captions(
 async fn images(
     State(web): State<Web>,
     Path(run): Path<String>,
-    Query(at): Query<At>,
+    RawQuery(query): RawQuery,
 ) -> Result<Json<BTreeMap<u64, String>>, Refused> {
-    let found = web.views.captions.images(&*web.run(&run)?, at.cursor()?).await;
+    let Some(cursor) = cursor(query.as_deref())? else { return Ok(Json(BTreeMap::new())) };
+    let found = web.views.captions.images(&*web.run(&run)?, cursor).await;
     found.map(Json).map_err(|why| (StatusCode::SERVICE_UNAVAILABLE, why))
 }
 

@@ -43,7 +43,7 @@ struct DatasetMap {
 impl ShardMap {
     fn of(machine: &Machine) -> Self {
         let mut by_dataset: Vec<(&str, Vec<Standing>)> = Vec::new();
-        let mut total = 0;
+        let mut total: usize = 0;
         for (plan, standing) in machine.standings() {
             total += 1;
             match by_dataset.iter_mut().find(|(name, _)| *name == plan.dataset) {
