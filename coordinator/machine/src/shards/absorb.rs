@@ -85,6 +85,9 @@ impl Shards {
     }
 
     fn count_reason(&mut self, reason: &str, rows: u64) {
+        if rows == 0 {
+            return;
+        }
         let is_listed = self.reasons.contains_key(reason) || self.reasons.len() < REASONS;
         *self.reasons.entry(if is_listed { reason } else { OTHER }.into()).or_default() += rows;
     }
