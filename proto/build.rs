@@ -1,7 +1,7 @@
 //! Generates the client and server code; protox parses the .proto files, so no protoc is needed.
 
 /// What is printed as JSON.
-const PRINTED: [&str; 10] = [
+const PRINTED: [&str; 11] = [
     "StatusReply",
     "StageStatus",
     "StepLosses",
@@ -9,6 +9,7 @@ const PRINTED: [&str; 10] = [
     "DeniedPlace",
     "TaskStatus",
     "ShardFailure",
+    "QuarantineReason",
     "RunSummary",
     "SubmitReply",
     "LogLine",

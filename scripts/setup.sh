@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets a checkout up: system packages, `.venv` with the pinned wheels, and stable links in `.deps/`.
 # Idempotent; the second run takes well under a second. With `--dev` it also installs what zoo/train.py,
-# tests/parity, tests/k8s and the Python side of the tests need, with `--bench` PostgreSQL for the coordinator's bench.
+# tests/parity, tests/k8s, tests/ui and the Python side of the tests need, with `--bench` PostgreSQL for the coordinator's bench.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,6 +15,7 @@ command -v nasm >/dev/null || packages+=(nasm)
 command -v c++ >/dev/null || packages+=(g++)
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 [ "${1:-}" = "--bench" ] && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && packages+=(postgresql)
+[ "${1:-}" = "--dev" ] && ! command -v chromium >/dev/null && packages+=(chromium)
 if [ ${#packages[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ]; then
     say "setup: installing ${packages[*]}"

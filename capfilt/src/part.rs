@@ -1,5 +1,6 @@
 //! A shard's result as parquet files, the same bytes for the same rows, whoever writes them and when (DESIGN 3.2).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -44,6 +45,8 @@ pub struct Part {
     pub passed: u64,
     /// Rows that could not be processed.
     pub quarantined: u64,
+    /// Those by stage and reason.
+    pub reasons: BTreeMap<(Stage, String), u64>,
 }
 
 /// Rows that are not what a part is made of.
@@ -113,7 +116,17 @@ pub fn encode_part(shard: &ShardSpec, rows: Vec<PartRow>, provenance: &Provenanc
     };
     let (data, quarantine) = (file(DATA_FOLDER, data)?, file(QUARANTINE_FOLDER, quarantine)?);
     let digest = digest(data.as_ref().map(|(_, bytes)| bytes), quarantine.as_ref().map(|(_, bytes)| bytes));
-    Ok(Part { data, quarantine, digest, rows: rows.len() as u64, kept, passed, quarantined })
+    Ok(Part { data, quarantine, digest, rows: rows.len() as u64, kept, passed, quarantined, reasons: reasons(&rows) })
+}
+
+fn reasons(rows: &[PartRow]) -> BTreeMap<(Stage, String), u64> {
+    let mut reasons = BTreeMap::new();
+    for row in rows {
+        if let RowOutcome::Quarantined { stage, reason, .. } = &row.outcome {
+            *reasons.entry((*stage, reason.clone())).or_default() += 1;
+        }
+    }
+    reasons
 }
 
 /// Where data parts lie in an output.

@@ -20,6 +20,8 @@ pub enum Failure {
     BadInput(String),
     /// An operator cancelled the run.
     Cancelled(String),
+    /// Another coordinator has taken the output over.
+    Superseded(String),
     /// A signal asked for an end before the work was done.
     Stopped {
         /// The signal's number.
@@ -46,6 +48,7 @@ impl std::fmt::Display for Failure {
         let (Failure::Failed(message)
         | Failure::BadInput(message)
         | Failure::Cancelled(message)
+        | Failure::Superseded(message)
         | Failure::Stopped { message, .. }) = self;
         f.write_str(message)
     }
@@ -68,6 +71,7 @@ pub fn exit(ended: Result<Done, Failure>) -> ExitCode {
                 Failure::Failed(_) => ExitCode::from(1),
                 Failure::BadInput(_) => ExitCode::from(2),
                 Failure::Cancelled(_) => ExitCode::from(4),
+                Failure::Superseded(_) => ExitCode::from(5),
                 Failure::Stopped { signal, .. } => ExitCode::from(u8::try_from(128 + signal).unwrap_or(1)),
             }
         }

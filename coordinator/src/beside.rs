@@ -58,6 +58,11 @@ impl Beside {
         Ok(Beside { output, folder, recipe_hash: recipe.hash() })
     }
 
+    /// The output, as people write it.
+    pub fn output(&self) -> &str {
+        &self.output.url
+    }
+
     /// The recipe that is kept beside `output`, as text.
     ///
     /// # Errors
@@ -66,11 +71,11 @@ impl Beside {
         store::open(output)?.beside(SUFFIX).get(RECIPE).await
     }
 
-    /// Takes the next incarnation; the journal's last one is `known`.
+    /// Takes the next incarnation; the journal's last one is `known`, and it knows that `kept` acceptances are written.
     ///
     /// # Errors
     /// When the store can't be read or written.
-    pub async fn take(&self, recipe: &Recipe, known: Incarnation) -> Result<Taken, StoreError> {
+    pub async fn take(&self, recipe: &Recipe, known: Incarnation, kept: u64) -> Result<Taken, StoreError> {
         let last = self.last().await?;
         let mut incarnation = last.max(known).next();
         while !self.folder.put_new(&format!("{INCARNATIONS}/{:08}", incarnation.0), Bytes::new()).await? {
@@ -80,7 +85,20 @@ impl Beside {
         if !recipe.has_secrets() {
             self.folder.put(RECIPE, recipe.to_json().into()).await?;
         }
-        Ok(Taken { incarnation, behind: incarnation != known.next() })
+        let behind = incarnation != known.next() || self.is_set_back(known, kept).await?;
+        Ok(Taken { incarnation, behind })
+    }
+
+    /// Whether the journal's own incarnation has written more than the journal knows: it was restored from a backup, or
+    /// its process died between the writing and the note of it. Reading what is known already does no harm.
+    async fn is_set_back(&self, known: Incarnation, kept: u64) -> Result<bool, StoreError> {
+        let batch = |name: &str| -> Option<(u64, u64)> {
+            let (incarnation, first) = name.rsplit('/').next()?.strip_suffix(".jsonl")?.split_once('-')?;
+            Some((incarnation.parse().ok()?, first.parse().ok()?))
+        };
+        let names = self.folder.list(ACCEPTANCES).await?;
+        let mut batches = names.iter().filter_map(|name| batch(name));
+        Ok(batches.any(|(incarnation, first)| incarnation == known.0 && first >= kept))
     }
 
     /// The incarnation that has superseded `own`.

@@ -29,6 +29,7 @@ pub(crate) struct Chores {
     pub run_id: String,
     pub ledger: Ledger,
     pub beside: Beside,
+    pub incarnation: Incarnation,
 }
 
 impl Chores {
@@ -102,6 +103,7 @@ impl Chores {
     }
 
     async fn write_manifest(&self, shards: Vec<SettledShard>) {
+        self.await_being_current().await;
         self.keep_manifest(&shards).await;
         self.deliver(Event::ManifestWritten).await;
     }
@@ -119,9 +121,22 @@ impl Chores {
     }
 
     async fn keep_acceptances(&self, own: Incarnation, first: u64, acceptances: &[Acceptance]) {
+        self.await_being_current().await;
         let unkept = |error| format!("What was accepted can't be written beside the output: {error}");
         self.persist(|| self.beside.keep(own, first, acceptances).map_err(unkept).boxed()).await;
         self.deliver(Event::AcceptancesKept { count: first + acceptances.len() as u64 }).await;
+    }
+
+    /// Returns when no other coordinator works on the output; never, when one does: then this one is about to stop, and
+    /// writes nothing any more.
+    async fn await_being_current(&self) {
+        let is_current = || {
+            let unseen = |error| format!("Whether another coordinator works on the output can't be seen: {error}");
+            self.beside.superseded(self.incarnation).map_err(unseen).boxed()
+        };
+        if self.persist(is_current).await.is_some() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Does a piece of work again until the store takes part; says meanwhile what is wrong.

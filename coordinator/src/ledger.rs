@@ -9,7 +9,7 @@ mod keeper;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use quern_machine::{Answer, Config, Event, Incarnation};
+use quern_machine::{Answer, Config, Event, Incarnation, Machine};
 use quern_proto::StatusReply;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -25,11 +25,16 @@ pub use keeper::{Job, Keeper};
 /// Calls that wait for the ledger at most; more wait outside.
 const QUEUE: usize = 4096;
 
-/// An event that waits for its answer.
-struct Entry {
-    event: Event,
-    answer: oneshot::Sender<Result<Answer, CallError>>,
+/// What waits for the ledger.
+enum Entry {
+    /// An event that waits for its answer.
+    Call { event: Event, answer: oneshot::Sender<Result<Answer, CallError>> },
+    /// Someone who wants to see the machine, and changes nothing.
+    Look(Look),
 }
+
+/// Called with the machine, or dropped when it can't be shown.
+type Look = Box<dyn FnOnce(&Machine) + Send>;
 
 /// A handle on the ledger; its thread ends when the last one is dropped.
 #[derive(Clone)]
@@ -45,8 +50,24 @@ impl Ledger {
     pub async fn tell(&self, event: Event) -> Result<Answer, CallError> {
         let (answer, answered) = oneshot::channel();
         let stopped = || CallError::Unavailable("the coordinator is stopping".into());
-        self.inbox.send(Entry { event, answer }).await.map_err(|_| stopped())?;
+        self.inbox.send(Entry::Call { event, answer }).await.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
+    }
+
+    /// Shows the machine to `look` and gives what that made of it. The ledger stands still meanwhile.
+    ///
+    /// # Errors
+    /// When the machine is being rebuilt, or the coordinator is stopping.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Machine) -> T + Send + 'static,
+    ) -> Result<T, CallError> {
+        let (seen, found) = oneshot::channel();
+        let unseen = || CallError::Unavailable("the coordinator is stopping or recovering".into());
+        // Whoever has gone away doesn't care.
+        let look = Box::new(move |machine: &Machine| drop(seen.send(look(machine))));
+        self.inbox.send(Entry::Look(look)).await.map_err(|_| unseen())?;
+        found.await.map_err(|_| unseen())
     }
 }
 
@@ -56,8 +77,8 @@ pub(crate) struct Opening {
     pub journal: Box<dyn Journal>,
     pub clock: Arc<dyn Clock>,
     pub describe: Describe,
-    /// Makes the next incarnation of the journal's last one.
-    pub take: Box<dyn FnMut(Incarnation) -> Result<Taken, JournalError>>,
+    /// Makes the next incarnation of what the journal says.
+    pub take: Box<dyn FnMut(&Machine) -> Result<Taken, JournalError>>,
 }
 
 /// An open ledger and what comes out of it.

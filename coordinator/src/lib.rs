@@ -19,6 +19,7 @@ mod clock;
 mod errors;
 mod journal;
 mod ledger;
+mod rebuild;
 mod runs;
 mod secrets;
 mod serve;
@@ -37,7 +38,8 @@ pub mod simulation {
 pub use access::{Access, Exposed, Limits, Rate, TlsFiles};
 pub use clock::{Clock, ScriptedClock, SystemClock};
 pub use journal::{JournalError, back_up};
-pub use runs::HomeError;
+pub use rebuild::{RebuildError, Rebuilt, rebuild};
+pub use runs::{HomeError, Superseded};
 pub use serve::{Coordinator, Hosting, Outcome, ServeError, ServeOptions, serve};
 
 /// The version of this build; a worker of another version is refused.

@@ -24,8 +24,9 @@ use crate::serve::is_over;
 
 pub use home::HomeError;
 pub(crate) use run::Run;
+pub use run::Superseded;
 
-use home::Home;
+use home::{Home, Submission};
 
 /// All runs.
 pub(crate) struct Runs {
@@ -35,6 +36,8 @@ pub(crate) struct Runs {
     clock: Arc<dyn Clock>,
     /// One recipe is taken in at a time.
     door: tokio::sync::Mutex<()>,
+    /// The first run whose output another coordinator has taken over.
+    superseded: watch::Sender<Option<Superseded>>,
 }
 
 impl Runs {
@@ -43,8 +46,10 @@ impl Runs {
     /// # Errors
     /// When its journal can't be used.
     pub async fn one(recipe: Recipe, journal: &Path, clock: Arc<dyn Clock>) -> Result<Self, JournalError> {
-        let run = Run::open(recipe, journal, clock.now_ms(), Arc::clone(&clock)).await?;
-        Ok(Runs { all: RwLock::new(vec![run]), home: None, clock, door: tokio::sync::Mutex::default() })
+        let superseded = watch::Sender::new(None);
+        let run = Run::open(recipe, journal, clock.now_ms(), Arc::clone(&clock), superseded.clone()).await?;
+        let door = tokio::sync::Mutex::default();
+        Ok(Runs { all: RwLock::new(vec![run]), home: None, clock, door, superseded })
     }
 
     /// The runs that were handed in before, and those that will be.
@@ -53,12 +58,15 @@ impl Runs {
     /// When the folder, what is kept there, or a journal can't be used.
     pub async fn submitted(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, HomeError> {
         let home = Home::open(folder)?;
+        let superseded = watch::Sender::new(None);
         let mut all = Vec::new();
         for submission in home.submissions()? {
             let journal = home.journal(&submission.recipe);
-            all.push(Run::open(submission.recipe, &journal, submission.submitted_ms, Arc::clone(&clock)).await?);
+            let Submission { recipe, submitted_ms } = submission;
+            all.push(Run::open(recipe, &journal, submitted_ms, Arc::clone(&clock), superseded.clone()).await?);
         }
-        Ok(Runs { all: RwLock::new(all), home: Some(home), clock, door: tokio::sync::Mutex::default() })
+        let door = tokio::sync::Mutex::default();
+        Ok(Runs { all: RwLock::new(all), home: Some(home), clock, door, superseded })
     }
 
     /// Whether recipes may be handed in.
@@ -85,7 +93,8 @@ impl Runs {
         let submitted_ms = self.clock.now_ms();
         home.keep(&recipe, submitted_ms).map_err(|error| unkept(error.to_string()))?;
         let journal = home.journal(&recipe);
-        let opened = Run::open(recipe, &journal, submitted_ms, Arc::clone(&self.clock)).await;
+        let (clock, superseded) = (Arc::clone(&self.clock), self.superseded.clone());
+        let opened = Run::open(recipe, &journal, submitted_ms, clock, superseded).await;
         let run = opened.map_err(|error| unkept(error.to_string()))?;
         self.all.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&run));
         Ok((run, false))
@@ -141,6 +150,18 @@ impl Runs {
     pub fn better_use(&self, run: &Run) -> Option<Arc<Run>> {
         let others = || self.list().into_iter().filter(|other| other.id != run.id);
         others().find(|other| other.lacks_workers()).filter(|_| run.has_workers_to_spare())
+    }
+
+    /// Waits until another coordinator has taken the output of a run over.
+    pub fn superseded(&self) -> impl Future<Output = Superseded> + Send + 'static {
+        let mut superseded = self.superseded.subscribe();
+        async move {
+            match superseded.wait_for(Option::is_some).await.map(|by| by.clone()) {
+                Ok(Some(by)) => by,
+                // Nobody looks any more: the coordinator is gone.
+                _ => std::future::pending().await,
+            }
+        }
     }
 
     /// Ends what the runs do in the background and closes their journals.

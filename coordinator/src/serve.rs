@@ -21,7 +21,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use crate::access::{self, Access, Counts, Door, Exposed, Guard};
 use crate::clock::{Clock, SystemClock};
 use crate::journal::JournalError;
-use crate::runs::{HomeError, Run, Runs, Stopping};
+use crate::runs::{HomeError, Run, Runs, Stopping, Superseded};
 use crate::service::Service;
 use crate::web::Web;
 
@@ -147,6 +147,7 @@ pub async fn serve(options: ServeOptions) -> Result<Coordinator, ServeError> {
         Hosting::Submitted { state } => Runs::submitted(&state, clock).await?,
     });
     let (stop, stopping) = watch::channel(false);
+    tokio::spawn(stop_when(runs.superseded(), stop.clone()));
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<CoordinatorServer<Service>>().await;
     let probes = probed.map(|listener| {
@@ -160,6 +161,18 @@ pub async fn serve(options: ServeOptions) -> Result<Coordinator, ServeError> {
         tokio::join!(door, OptionFuture::from(probes));
     });
     Ok(Coordinator { address, is_encrypted, runs, stop, server })
+}
+
+/// Ends the service of a coordinator that has been superseded, whoever looks.
+async fn stop_when(superseded: impl Future<Output = Superseded>, stop: watch::Sender<bool>) {
+    tokio::select! {
+        by = superseded => {
+            tracing::error!("{by}");
+            // Nobody listens any more when the server has stopped by itself.
+            let _ = stop.send(true);
+        }
+        () = stop.closed() => {}
+    }
 }
 
 async fn bind(listen: &str) -> Result<TcpListener, ServeError> {
@@ -176,7 +189,7 @@ fn router(
 ) -> Router {
     let service = Service { runs: Arc::clone(&runs), stopping: stopping.clone() };
     let calls = CoordinatorServer::new(service).max_decoding_message_size(message_bytes);
-    let web = Web { runs, stopping, guard: Arc::clone(&guard) };
+    let web = Web::new(runs, stopping, Arc::clone(&guard));
     Routes::new(health)
         .add_service(calls)
         .into_axum_router()
@@ -217,6 +230,12 @@ impl Coordinator {
             Err(_) => self.only().status().clone(),
         };
         Outcome { succeeded: last.phase == "done", message: last.explanation.clone(), status: last }
+    }
+
+    /// Waits until another coordinator has taken the output of a run over. This one answers no calls any more then, and
+    /// is to be shut down.
+    pub fn superseded(&self) -> impl Future<Output = Superseded> + Send + 'static {
+        self.runs.superseded()
     }
 
     /// Makes the coordinator look at its clock now, and waits until it has drawn the consequences.

@@ -1,5 +1,6 @@
 //! The gRPC service: messages to events, answers to messages. It decides nothing.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -294,12 +295,7 @@ impl Coordinator for Service {
         let wire::ControlRequest { run, command } = valid(request)?;
         let control = control_from_wire(command)?;
         let run = self.runs.named(&run)?;
-        let asked = control.to_string();
-        run.note("info", format!("an operator asks: {asked}"));
-        if let Err(error) = run.tell(Event::Control(control)).await {
-            run.note("warn", format!("refused to {asked}: {error}"));
-            return Err(error.into());
-        }
+        run.control(control).await?;
         Ok(Response::new(wire::ControlReply {}))
     }
 
@@ -367,9 +363,15 @@ fn progress_from_wire(progress: wire::ShardProgress) -> Result<ShardProgress, Ca
 }
 
 fn part_from_wire(part: wire::PartSummary) -> PartSummary {
-    let wire::PartSummary { data, quarantine, digest, rows, kept, passed, quarantined, bytes } = part;
+    let wire::PartSummary { data, quarantine, digest, rows, kept, passed, quarantined, bytes, reasons } = part;
+    let mut by_name = BTreeMap::new();
+    for wire::QuarantineReason { stage, reason, rows } in reasons {
+        let counted: &mut u64 = by_name.entry(format!("{stage}/{reason}")).or_default();
+        *counted = counted.saturating_add(rows);
+    }
     let named = |name: String| (!name.is_empty()).then_some(name);
-    PartSummary { data: named(data), quarantine: named(quarantine), digest, rows, kept, passed, quarantined, bytes }
+    let (data, quarantine) = (named(data), named(quarantine));
+    PartSummary { data, quarantine, digest, rows, kept, passed, quarantined, bytes, reasons: by_name }
 }
 
 fn losses_from_wire(losses: wire::StepLosses) -> StepLosses {

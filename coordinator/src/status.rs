@@ -65,6 +65,7 @@ impl Describe {
             checkpoint: stage.checkpoint,
             output: self.output.clone(),
             quarantined_shards: failures_to_wire(&status),
+            quarantine: status.reasons.iter().map(reason_to_wire).collect(),
             // Of an incarnation's versions, the first one; later ones count up from it.
             version: status.incarnation.0 << 32,
             stages: status.stages.iter().map(stage_to_wire).collect(),
@@ -144,6 +145,11 @@ fn failures_to_wire(status: &Status) -> Vec<wire::ShardFailure> {
         rows: failure.rows,
     });
     failures.collect()
+}
+
+fn reason_to_wire((reason, rows): &(String, u64)) -> wire::QuarantineReason {
+    let (stage, reason) = reason.split_once('/').unwrap_or_default();
+    wire::QuarantineReason { stage: stage.into(), reason: reason.into(), rows: *rows }
 }
 
 fn stage_to_wire(status: &StageStatus) -> wire::StageStatus {

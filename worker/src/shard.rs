@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use quern_capfilt::{Part, PartRow, Provenance, encode_part};
+use quern_capfilt::{Part, PartRow, Provenance, Stage, encode_part};
 use quern_capfilt_engine::{Engine, pass_rows};
 use quern_corpus::reader::{RawRow, ReadError, read_rows};
 use quern_corpus::store::{self, StoreError};
 use quern_corpus::{ShardId, ShardSpec};
-use quern_proto::{CommitRequest, PartSummary, ShardLease};
+use quern_proto::{CommitRequest, PartSummary, QuarantineReason, ShardLease};
 use quern_recipes::{Dataset, Recipe};
 
 use crate::connection::{CallError, Connection, Membership};
@@ -209,6 +209,11 @@ async fn commit(
 ) -> Result<ShardEnd, AgentError> {
     let name = |file: &Option<(String, Bytes)>| file.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
     let size = |file: &Option<(String, Bytes)>| file.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
+    let reason = |((stage, reason), rows): (&(Stage, String), &u64)| QuarantineReason {
+        stage: stage.as_str().into(),
+        reason: reason.clone(),
+        rows: *rows,
+    };
     let summary = PartSummary {
         data: name(&part.data),
         quarantine: name(&part.quarantine),
@@ -218,6 +223,7 @@ async fn commit(
         passed: part.passed,
         quarantined: part.quarantined,
         bytes: size(&part.data) + size(&part.quarantine),
+        reasons: part.reasons.iter().map(reason).collect(),
     };
     let request = CommitRequest {
         credentials: Some(member.credentials.clone()),

@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quern_coordinator::{Access, Coordinator, ServeOptions, back_up, serve};
+use quern_coordinator::{Access, Coordinator, ServeOptions, back_up, rebuild, serve};
 use quern_recipes::Recipe;
 
 use crate::access::AccessOptions;
 use crate::commands::watch::end_of;
 use crate::launch::{default_journal, follow, not_started, start};
-use crate::outcome::{Done, Failure};
+use crate::outcome::{Done, Failure, chain};
 use crate::progress::RunProgress;
 use crate::signals::Signals;
 
@@ -56,12 +56,28 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
     },
+    /// Make a journal anew from what is accepted in an output, after the disk with the journal was lost. A coordinator that
+    /// still works on the output ends.
+    Rebuild {
+        /// The output.
+        #[arg(long, value_name = "URL")]
+        from: String,
+        /// Where the journal goes; nothing may be there.
+        #[arg(long, value_name = "FILE")]
+        journal: PathBuf,
+        /// The recipe's file [default: the one that is kept beside the output].
+        recipe: Option<PathBuf>,
+    },
 }
 
 /// Serves until the run is over or a signal comes; or does what the subcommand says.
 pub async fn coordinator(arguments: Arguments) -> Result<Done, Failure> {
-    if let Some(Command::Backup { journal, to }) = arguments.command {
-        return backup(&journal, &to).await;
+    match arguments.command {
+        Some(Command::Backup { journal, to }) => return backup(&journal, &to).await,
+        Some(Command::Rebuild { from, journal, recipe }) => {
+            return rebuild_from(&from, &journal, recipe.as_deref()).await;
+        }
+        None => {}
     }
     match (&arguments.state, &arguments.recipe) {
         (Some(state), _) => submitted(state, &arguments.listen, arguments.access.access()).await,
@@ -81,6 +97,14 @@ async fn backup(journal: &Path, to: &Path) -> Result<Done, Failure> {
     Ok(Done::Completely)
 }
 
+async fn rebuild_from(from: &str, journal: &Path, recipe: Option<&Path>) -> Result<Done, Failure> {
+    let recipe = recipe.map(Recipe::read).transpose()?;
+    let rebuilt = rebuild(from, recipe, journal).await.map_err(|error| Failure::failed(chain(&error)))?;
+    let left = rebuilt.shards - rebuilt.done;
+    println!("{}: {} of {} shards are accepted, {left} are left", journal.display(), rebuilt.done, rebuilt.shards);
+    Ok(Done::Completely)
+}
+
 /// Carries out what is handed in until a signal comes.
 async fn submitted(state: &Path, listen: &str, access: Access) -> Result<Done, Failure> {
     let mut signals = Signals::listen()?;
@@ -88,8 +112,10 @@ async fn submitted(state: &Path, listen: &str, access: Access) -> Result<Done, F
     let coordinator = coordinator.map_err(not_started)?;
     println!("quern: coordinator at {}, runs are kept in {}", coordinator.url(), state.display());
     println!("quern: hand recipes in with `quern submit RECIPE --to {}`", coordinator.url());
-    let signal = signals.next().await;
+    let superseded = coordinator.superseded();
+    let ended = tokio::select! { signal = signals.next() => Ok(signal), by = superseded => Err(by) };
     coordinator.shutdown().await;
+    let signal = ended.map_err(|by| Failure::Superseded(by.to_string()))?;
     let message = format!("stopped; the same command with the folder {} goes on from here", state.display());
     Err(Failure::Stopped { signal, message })
 }
@@ -104,7 +130,8 @@ async fn one(recipe: Recipe, arguments: Arguments) -> Result<Done, Failure> {
     let mut progress = RunProgress::new();
     let ended = tokio::select! {
         ended = follow(&coordinator, &mut progress) => Ok(ended),
-        signal = signals.next() => Err(signal),
+        signal = signals.next() => Err(stopped(signal, &journal)),
+        by = coordinator.superseded() => Err(Failure::Superseded(by.to_string())),
     };
     progress.finish();
     let outcome = match ended {
@@ -113,13 +140,15 @@ async fn one(recipe: Recipe, arguments: Arguments) -> Result<Done, Failure> {
             tokio::select! { () = all_gone(&coordinator), if !arguments.stay => {}, _ = signals.next() => {} }
             end
         }
-        Err(signal) => Err(Failure::Stopped {
-            signal,
-            message: format!("stopped; the same command with the journal {} goes on from here", journal.display()),
-        }),
+        Err(failure) => Err(failure),
     };
     coordinator.shutdown().await;
     outcome
+}
+
+fn stopped(signal: i32, journal: &Path) -> Failure {
+    let message = format!("stopped; the same command with the journal {} goes on from here", journal.display());
+    Failure::Stopped { signal, message }
 }
 
 /// Waits until no worker is there any more, at most [`FAREWELL`].

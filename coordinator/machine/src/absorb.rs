@@ -22,7 +22,7 @@ impl Machine {
         match record {
             Record::CoordinatorStarted { incarnation, at_ms, until_ms, behind } => {
                 self.incarnation = *incarnation;
-                self.acceptances.behind |= *behind;
+                self.acceptances.absorb_restart(*at_ms, *behind);
                 self.now_ms = *at_ms;
                 self.run.delay = None;
                 let terms_begin_anew = !planted(Mutation::ForgetNewTerms);

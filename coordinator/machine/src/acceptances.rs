@@ -21,7 +21,7 @@ use crate::training::Checkpoint;
 const ENOUGH: usize = 512;
 
 /// One accepted output.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "accepted", rename_all = "snake_case")]
 pub enum Acceptance {
     /// A shard's part.
@@ -64,6 +64,12 @@ impl Acceptances {
         self.unkept.push_back((now_ms, acceptance));
     }
 
+    /// How long each has waited is in no journal.
+    pub fn absorb_restart(&mut self, at_ms: u64, behind: bool) {
+        self.behind |= behind;
+        self.unkept.iter_mut().for_each(|(since_ms, _)| *since_ms = at_ms);
+    }
+
     pub fn absorb_kept(&mut self, count: u64) {
         let written = count.saturating_sub(self.kept).min(self.unkept.len() as u64);
         self.unkept.drain(..written as usize);
@@ -72,6 +78,11 @@ impl Acceptances {
 }
 
 impl Machine {
+    /// How many acceptances are written beside the output, as the journal says.
+    pub fn kept_acceptances(&self) -> u64 {
+        self.acceptances.kept
+    }
+
     /// What is to be written beside the output now; the first one's number.
     pub fn unkept_acceptances(&self) -> (u64, Vec<Acceptance>) {
         (self.acceptances.kept, self.acceptances.unkept.iter().map(|(_, acceptance)| acceptance.clone()).collect())

@@ -18,7 +18,8 @@ impl Machine {
             None => match (&self.run.delay, self.run.phase) {
                 (Some(reason), _) => format!("{reason}; trying again."),
                 (None, _) if self.must_read_acceptances() => {
-                    "This journal is older than the output: what was accepted since is being read beside the output.".into()
+                    "This journal is older than the output: what was accepted since is being read beside the output."
+                        .into()
                 }
                 (None, Phase::Planning) => "The corpus is being cut into shards.".into(),
                 (None, Phase::CapFilt) => self.explain_capfilt(),

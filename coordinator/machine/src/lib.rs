@@ -71,7 +71,7 @@ pub use mutation::{Mutation, planted};
 pub use part::PartSummary;
 pub use record::Record;
 pub use run::{Chore, End, Phase, Stage};
-pub use shards::{SecondAttempts, Settled, SettledShard, ShardPlan, Totals};
+pub use shards::{SecondAttempts, Settled, SettledShard, ShardPlan, Standing, Totals};
 pub use status::{DeniedPlace, ShardFailure, StageStatus, Status, TaskStatus, WorkerStatus};
 pub use tasks::{Task, TaskResult};
 pub use training::{Checkpoint, Losses, StepLosses};

@@ -7,12 +7,13 @@ use crate::acceptances::Acceptances;
 use crate::config::{Config, StageConfig};
 use crate::denylist::Denylist;
 use crate::event::{Call, Caller, Decision, Event, Refusal, UnreadableFile};
-use crate::ids::{Incarnation, WorkerId};
+use crate::ids::{Epoch, Incarnation, WorkerId};
 use crate::members::{Member, MemberState, Members};
 use crate::mutation::{Mutation, planted};
+use crate::part::PartSummary;
 use crate::record::Record;
 use crate::run::{Chore, End, Phase, Run, Stage};
-use crate::shards::{Ending, SettledShard, ShardPlan, Shards};
+use crate::shards::{Ending, SettledShard, ShardPlan, Shards, Standing};
 use crate::tasks::Tasks;
 use crate::training::{Loss, Training};
 
@@ -81,12 +82,20 @@ impl Machine {
         self.shards.settled_shards()
     }
 
+    /// All shards in order, with where they stand.
+    pub fn standings(&self) -> impl Iterator<Item = (&ShardPlan, Standing)> {
+        self.shards.standings()
+    }
+
+    /// The accepted part with data whose attempt began last before `before`, if that says one.
+    pub fn last_part(&self, before: Option<Epoch>) -> Option<(Epoch, &ShardPlan, &PartSummary)> {
+        self.shards.last_part(before)
+    }
+
     /// Decides what an event makes true. Changes nothing.
     pub fn decide(&self, event: &Event) -> Decision {
         match event {
-            Event::Start { now_ms, resume, incarnation, behind } => {
-                self.start(*now_ms, *resume, *incarnation, *behind)
-            }
+            Event::Start { now_ms, resume, incarnation, behind } => self.start(*now_ms, *resume, *incarnation, *behind),
             Event::Tick { now_ms } => self.tick(*now_ms),
             Event::Planned { shards, unreadable } => self.planned(shards, unreadable),
             Event::CaptionsFound { rows } => self.captions_found(*rows),

@@ -1,11 +1,18 @@
 //! What a shard became, as its worker says; and whether that can be true.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::ShardId;
 
+/// Reasons that a part may name.
+const REASONS: usize = 64;
+/// Bytes of a reason's name at most.
+const REASON_BYTES: usize = 64;
+
 /// What a shard became: the files written for it and how its rows fared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct PartSummary {
     /// Name of the data file relative to the output; `None`: no row was kept or passed.
     pub data: Option<String>,
@@ -23,6 +30,9 @@ pub struct PartSummary {
     pub quarantined: u64,
     /// Size of both files.
     pub bytes: u64,
+    /// Rows in quarantine by `STAGE/REASON`. Empty where a worker says none; what it says sums up to `quarantined`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reasons: BTreeMap<String, u64>,
 }
 
 impl PartSummary {
@@ -43,8 +53,30 @@ impl PartSummary {
         if self.digest.is_empty() || !self.digest.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(format!("the part of {shard} has the digest {:?}: letters and digits expected", self.digest));
         }
+        self.check_reasons(shard)?;
         check_name("data", &self.data, kept + passed, shard)?;
         check_name("quarantine", &self.quarantine, quarantined, shard)
+    }
+
+    fn check_reasons(&self, shard: &ShardId) -> Result<(), String> {
+        if self.reasons.is_empty() {
+            return Ok(());
+        }
+        let sum = self.reasons.values().try_fold(0_u64, |sum, rows| sum.checked_add(*rows));
+        if sum != Some(self.quarantined) {
+            return Err(format!("the reasons of {shard} don't sum up to its {} rows in quarantine", self.quarantined));
+        }
+        let is_word = |name: &String| {
+            let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'/');
+            name.len() <= REASON_BYTES && name.bytes().all(fits)
+        };
+        match self.reasons.keys().find(|name| !is_word(name)) {
+            Some(name) => Err(format!("the part of {shard} gives the reason {name:?}: STAGE/REASON expected")),
+            None if self.reasons.len() > REASONS => {
+                Err(format!("the part of {shard} gives more than {REASONS} reasons"))
+            }
+            None => Ok(()),
+        }
     }
 }
 

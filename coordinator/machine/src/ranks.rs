@@ -31,7 +31,9 @@ impl Machine {
             },
             World::Forming { .. } if !self.is_big_enough(member) => Err(Refusal::StaleWorld { given: generation }),
             // Its place is given up: the world forms anew when the run goes on.
-            World::Forming { .. } if self.run.paused.is_some() || self.must_read_acceptances() => Err(Refusal::StaleWorld { given: generation }),
+            World::Forming { .. } if self.run.paused.is_some() || self.must_read_acceptances() => {
+                Err(Refusal::StaleWorld { given: generation })
+            }
             World::Forming { joined, .. } => {
                 let mut members = joined.clone();
                 let is_new = members.insert(worker);

@@ -32,7 +32,7 @@ impl Phase {
 }
 
 /// What workers train.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, Hash)]
 pub enum Stage {
     /// The Q-Former, with the frozen image encoder.
     #[default]

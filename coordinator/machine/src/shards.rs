@@ -149,6 +149,8 @@ pub(crate) struct Shards {
     pub totals: Totals,
     /// Rows that live attempts are through with.
     pub rows_in_flight: u64,
+    /// Rows in quarantine by reason, as far as parts say.
+    pub reasons: BTreeMap<String, u64>,
     pub second: SecondAttempts,
     pub pace: Pace,
     pub last_epoch: Epoch,
@@ -234,6 +236,41 @@ impl Shards {
         };
         let settle = |shard: &Shard| outcome(shard).map(|outcome| SettledShard { plan: shard.plan.clone(), outcome });
         self.all.values().filter_map(settle).collect()
+    }
+}
+
+/// Where a shard stands, to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It waits for a worker.
+    Pending,
+    /// A worker has it.
+    Leased,
+    /// Its part was accepted.
+    Done,
+    /// It was given up.
+    Quarantined,
+}
+
+impl Shards {
+    /// All shards in order, with where they stand.
+    pub fn standings(&self) -> impl Iterator<Item = (&ShardPlan, Standing)> {
+        let standing = |shard: &Shard| match &shard.state {
+            ShardState::Pending => Standing::Pending,
+            ShardState::Leased { .. } => Standing::Leased,
+            ShardState::Done { .. } => Standing::Done,
+            ShardState::Quarantined { .. } => Standing::Quarantined,
+        };
+        self.all.values().map(move |shard| (&shard.plan, standing(shard)))
+    }
+
+    /// The accepted part with data whose attempt began last before `before`, if that says one.
+    pub fn last_part(&self, before: Option<Epoch>) -> Option<(Epoch, &ShardPlan, &PartSummary)> {
+        let accepted = self.all.values().filter_map(|shard| match &shard.state {
+            ShardState::Done { token, part } if part.data.is_some() => Some((token.epoch, &shard.plan, part)),
+            _ => None,
+        });
+        accepted.filter(|(epoch, ..)| before.is_none_or(|before| *epoch < before)).max_by_key(|(epoch, ..)| *epoch)
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Status {
     pub world: Option<Generation>,
     /// The first shards that were given up.
     pub quarantined: Vec<ShardFailure>,
+    /// Rows in quarantine by `STAGE/REASON`, most rows first; the last one is empty for those whose reason nobody said.
+    pub reasons: Vec<(String, u64)>,
 }
 
 /// A stage of training at one moment.
@@ -160,6 +162,7 @@ impl Machine {
             incarnation: self.incarnation,
             world: self.training.world.generation(),
             quarantined: self.quarantined_list(),
+            reasons: self.reason_list(),
             finished,
         }
     }
@@ -242,6 +245,15 @@ impl Machine {
             let second = if attempt.is_second { ", second attempt" } else { "" };
             format!("capfilt {}{second}", shard.plan.shard)
         })
+    }
+
+    fn reason_list(&self) -> Vec<(String, u64)> {
+        let said = &self.shards.reasons;
+        let mut reasons: Vec<_> = said.iter().map(|(reason, rows)| (reason.clone(), *rows)).collect();
+        reasons.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        let unsaid = self.shards.totals.rows_quarantined - said.values().sum::<u64>();
+        reasons.extend((unsaid > 0).then(|| (String::new(), unsaid)));
+        reasons
     }
 
     fn quarantined_list(&self) -> Vec<ShardFailure> {

@@ -44,7 +44,7 @@ pub enum Losses {
 }
 
 /// A durable state of training.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Checkpoint {
     /// Steps done.
     pub step: u64,

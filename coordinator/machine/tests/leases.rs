@@ -102,6 +102,7 @@ fn part(shard: &ShardId, digest: &str) -> PartSummary {
         passed: 0,
         quarantined: 0,
         bytes: 1,
+        ..PartSummary::default()
     }
 }
 

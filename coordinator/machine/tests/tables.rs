@@ -254,6 +254,7 @@ fn part(shard: &ShardId, counts: &str, digest: &str) -> PartSummary {
         passed,
         quarantined,
         bytes: 1,
+        ..PartSummary::default()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use quern_proto::Rotating;
@@ -18,6 +18,7 @@ use super::limits::{Limits, Rate};
 use super::login::{self, Sessions};
 use super::tokens::{Role, Roles, TokenDigest, Tokens, digest};
 use super::{Counts, tokens};
+use crate::web::ASSETS_PATH;
 
 /// Addresses whose failures are remembered.
 const ADDRESSES: usize = 10_000;
@@ -76,6 +77,13 @@ impl Turned {
     }
 }
 
+/// What whoever asks may do, for those who answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Holds {
+    /// Whether they may steer runs.
+    pub may_steer: bool,
+}
+
 /// What the guard knows.
 pub(crate) struct Guard {
     tokens: Option<Rotating<Tokens>>,
@@ -97,6 +105,11 @@ impl Guard {
         Guard { tokens, failures: Mutex::default(), sessions: Sessions::default(), is_encrypted, limits, counts }
     }
 
+    /// Whether callers must show a token.
+    pub fn asks_for_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
     /// What happened at the door.
     pub fn counts(&self) -> &Counts {
         &self.counts
@@ -110,8 +123,14 @@ impl Guard {
         }
     }
 
-    fn judge(&self, path: &str, headers: &HeaderMap, visitor: Option<&Visitor>) -> Result<(), Turned> {
-        let Some(needed) = needed(path) else { return Ok(()) };
+    fn judge(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        visitor: Option<&Visitor>,
+    ) -> Result<Holds, Turned> {
+        let Some(needed) = needed(method, path) else { return Ok(Holds { may_steer: false }) };
         let held = self.known(headers, visitor)?;
         if !held.include(needed) {
             return Err(Turned::Role { needed: needed.name(), held });
@@ -120,7 +139,7 @@ impl Guard {
             let mut calls = visitor.calls.lock().unwrap_or_else(PoisonError::into_inner);
             calls.take(self.limits.calls, Instant::now())
         });
-        if in_time { Ok(()) } else { Err(Turned::TooManyCalls) }
+        if in_time { Ok(Holds { may_steer: held.include(Role::Operator) }) } else { Err(Turned::TooManyCalls) }
     }
 
     /// The roles of whoever asks. A good token is always let in: others at its address don't lock it out.
@@ -164,16 +183,19 @@ impl Guard {
 }
 
 /// Lets a request in, or answers why not.
-pub(crate) async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub(crate) async fn admit(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     let is_grpc =
         (request.headers().get(CONTENT_TYPE)).is_some_and(|sort| sort.as_bytes().starts_with(b"application/grpc"));
     let visitor = request.extensions().get::<Arc<Visitor>>().cloned();
     let path = request.uri().path();
-    let turned = match guard.judge(path, request.headers(), visitor.as_deref()) {
-        Ok(()) => match tokio::time::timeout(guard.limits.answer, next.run(request)).await {
-            Ok(response) => return response,
-            Err(_) => Turned::TooSlow,
-        },
+    let turned = match guard.judge(request.method(), path, request.headers(), visitor.as_deref()) {
+        Ok(holds) => {
+            request.extensions_mut().insert(holds);
+            match tokio::time::timeout(guard.limits.answer, next.run(request)).await {
+                Ok(response) => return response,
+                Err(_) => Turned::TooSlow,
+            }
+        }
         Err(turned) if path == "/" && matches!(turned, Turned::NoToken | Turned::UnknownToken) => {
             guard.count(&turned);
             return login::page();
@@ -189,12 +211,15 @@ pub(super) fn address(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<Arc<Visitor>>().map(|visitor| visitor.address.ip())
 }
 
-/// The role that a path takes; `None`: it is open to all.
-fn needed(path: &str) -> Option<Role> {
-    if path == login::PATH || path.starts_with(HEALTH) {
+/// The role that a request takes; `None`: it is open to all.
+fn needed(method: &Method, path: &str) -> Option<Role> {
+    if path == login::PATH || path.starts_with(HEALTH) || path.starts_with(ASSETS_PATH) {
         return None;
     }
-    let Some(call) = path.strip_prefix(SERVICE) else { return Some(Role::Viewer) };
+    let Some(call) = path.strip_prefix(SERVICE) else {
+        let only_reads = matches!(*method, Method::GET | Method::HEAD);
+        return Some(if only_reads { Role::Viewer } else { Role::Operator });
+    };
     Some(match call {
         "Status" | "Watch" | "ListRuns" | "Logs" => Role::Viewer,
         "Register" | "Heartbeat" | "Lease" | "Commit" | "Fail" | "CommitTask" | "FailTask" | "JoinWorld"
@@ -225,7 +250,7 @@ mod tests {
         for call in calls {
             let messages = protocol.split_once(&format!("message {call}Request {{")).map_or("", |(_, rest)| rest);
             let is_a_members = messages.split('}').next().unwrap_or_default().contains("Credentials credentials");
-            let role = needed(&format!("{SERVICE}{call}")).unwrap();
+            let role = needed(&Method::POST, &format!("{SERVICE}{call}")).unwrap();
             match call {
                 "Control" | "Submit" => assert_eq!(role, Role::Operator),
                 "Register" => assert_eq!(role, Role::Worker),
@@ -233,8 +258,10 @@ mod tests {
                 _ => assert_eq!(role, Role::Viewer, "{call}"),
             }
         }
-        assert_eq!(needed("/grpc.health.v1.Health/Check"), None);
-        assert_eq!(needed("/metrics"), Some(Role::Viewer));
-        assert_eq!(needed("/quern.v1.Coordinator/NewCall"), Some(Role::Operator));
+        assert_eq!(needed(&Method::POST, "/grpc.health.v1.Health/Check"), None);
+        assert_eq!(needed(&Method::GET, "/metrics"), Some(Role::Viewer));
+        assert_eq!(needed(&Method::GET, "/api/runs/r/shards"), Some(Role::Viewer));
+        assert_eq!(needed(&Method::POST, "/api/runs/r/pause"), Some(Role::Operator));
+        assert_eq!(needed(&Method::POST, "/quern.v1.Coordinator/NewCall"), Some(Role::Operator));
     }
 }

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, SET_COOKIE};
+use axum::http::header::{COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 
 use super::guard::{Guard, Turned, address};
 use super::tokens::{Role, TokenDigest, digest};
 use crate::secrets;
+use crate::web::login_page;
 
 /// Where the form sends the token.
 pub(super) const PATH: &str = "/login";
@@ -22,8 +23,6 @@ const SESSIONS: usize = 1_000;
 /// Bytes of a token at most.
 const TOKEN_BYTES: usize = 4 << 10;
 const NAME: &str = "quern_session";
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The cookies that are valid. Each stands for a token, and is worth what the token is.
 #[derive(Default)]
@@ -57,8 +56,7 @@ pub(crate) fn router(guard: Arc<Guard>) -> Router {
 
 /// The form.
 pub(super) fn page() -> Response {
-    let headers = [(CONTENT_SECURITY_POLICY, POLICY), (CACHE_CONTROL, "no-store")];
-    (StatusCode::UNAUTHORIZED, headers, Html(include_str!("login.html"))).into_response()
+    (StatusCode::UNAUTHORIZED, login_page()).into_response()
 }
 
 async fn login(State(guard): State<Arc<Guard>>, request: Request) -> Response {

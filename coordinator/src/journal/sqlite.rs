@@ -32,6 +32,8 @@ pub struct SqliteJournal {
     /// `None` after a failure: the next replay opens anew, so that nothing of the failed transaction lingers.
     connection: Option<Connection>,
     last_seq: i64,
+    /// Whether a sync may have failed since all that can be read was made durable: this process' or an earlier one's.
+    is_doubtful: bool,
     _lock: File,
 }
 
@@ -44,7 +46,13 @@ impl SqliteJournal {
         let lock = lock(path)?;
         let mut connection = connect(path)?;
         identify(path, &mut connection, run)?;
-        Ok(SqliteJournal { path: path.into(), connection: Some(connection), last_seq: 0, _lock: lock })
+        Ok(SqliteJournal {
+            path: path.into(),
+            connection: Some(connection),
+            last_seq: 0,
+            is_doubtful: true,
+            _lock: lock,
+        })
     }
 
     fn connection(&mut self) -> Result<&mut Connection, JournalError> {
@@ -78,7 +86,11 @@ impl SqliteJournal {
         let path = self.path.clone();
         let sql = |error| from_sqlite(&path, error);
         let mut seq = self.last_seq;
+        let is_doubtful = self.is_doubtful;
         let connection = self.connection()?;
+        if is_doubtful {
+            settle(&path, connection)?;
+        }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
         {
             let insert = "insert into records (seq, record) values (?1, ?2)";
@@ -102,11 +114,13 @@ impl Journal for SqliteJournal {
     fn append(&mut self, records: &[&Record]) -> Result<(), JournalError> {
         match self.write(records) {
             Ok(last_seq) => {
+                self.is_doubtful = false;
                 self.last_seq = last_seq;
                 Ok(())
             }
             Err(error) => {
                 self.connection = None;
+                self.is_doubtful = true;
                 Err(error)
             }
         }
@@ -150,6 +164,19 @@ fn connect(path: &Path) -> Result<Connection, JournalError> {
         return Err(JournalError::Damaged { path: path.into(), reason: verdict });
     }
     Ok(connection)
+}
+
+/// Moves the write-ahead log into the database and syncs that. After a failed sync the log's last frames may be in the
+/// page cache alone, where a replay reads them and no later sync writes them: what would be appended behind them could
+/// not be read after a power cut.
+fn settle(path: &Path, connection: &Connection) -> Result<(), JournalError> {
+    let busy: i64 = connection
+        .query_row("pragma wal_checkpoint(truncate)", [], |row| row.get(0))
+        .map_err(|error| from_sqlite(path, error))?;
+    match busy {
+        0 => Ok(()),
+        _ => Err(JournalError::Io { path: path.into(), reason: "another process reads it".into() }),
+    }
 }
 
 /// Checks that the database is this run's journal; makes it so when it is empty.

@@ -74,7 +74,16 @@ impl Desk {
         {
             batch.push(next);
         }
-        let (events, callers): (Vec<_>, Vec<_>) = batch.into_iter().map(|entry| (entry.event, entry.answer)).unzip();
+        let (mut events, mut callers, mut looks) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in batch {
+            match entry {
+                Entry::Call { event, answer } => {
+                    events.push(event);
+                    callers.push(answer);
+                }
+                Entry::Look(look) => looks.push(look),
+            }
+        }
         let verdicts = self.keeper.turn(self.clock.now_ms(), &events);
         self.is_owed = true;
         self.show_when_due();
@@ -82,6 +91,9 @@ impl Desk {
         for (caller, verdict) in callers.into_iter().zip(verdicts) {
             // A caller that has gone away doesn't care.
             let _ = caller.send(verdict);
+        }
+        if self.keeper.is_sound() {
+            looks.into_iter().for_each(|look| look(self.keeper.machine()));
         }
     }
 

@@ -7,7 +7,9 @@
 //! callers of the batch hear UNAVAILABLE. Until the journal takes records again, members are kept alive (a heartbeat
 //! needs no journal) and nothing else happens.
 
-use quern_machine::{Acceptance, Answer, Call, Chore, Config, Event, Incarnation, Machine, Mutation, Record, SettledShard, planted};
+use quern_machine::{
+    Acceptance, Answer, Call, Chore, Config, Event, Incarnation, Machine, Mutation, Record, SettledShard, planted,
+};
 
 use crate::beside::Taken;
 use crate::errors::CallError;
@@ -47,8 +49,8 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Recovers the machine from the journal and takes the next incarnation, which `take` makes of the journal's last
-    /// one; a failed run is taken up again.
+    /// Recovers the machine from the journal and takes the next incarnation, which `take` makes of what the journal
+    /// says; a failed run is taken up again.
     ///
     /// # Errors
     /// When the journal can't be read, or doesn't take the record of this start; or what `take` says.
@@ -56,12 +58,12 @@ impl Keeper {
         config: Config,
         journal: Box<dyn Journal>,
         now_ms: u64,
-        take: &mut dyn FnMut(Incarnation) -> Result<Taken, JournalError>,
+        take: &mut dyn FnMut(&Machine) -> Result<Taken, JournalError>,
     ) -> Result<Self, JournalError> {
         let machine = Machine::new(config);
         let mut keeper = Keeper { config, journal, machine, outage: None, sound: true, asked: None };
         keeper.rebuild()?;
-        let taken = take(keeper.machine.incarnation())?;
+        let taken = take(&keeper.machine)?;
         keeper.start(now_ms, true, taken)?;
         Ok(keeper)
     }

@@ -21,7 +21,7 @@ impl Bench {
     fn open(journal: MemoryJournal) -> Self {
         let clock = Arc::new(ScriptedClock::default());
         let describe = Describe { run_id: "r".into(), name: "n".into(), output: "o".into() };
-        let take = |known: Incarnation| Ok(Taken { incarnation: known.next(), behind: false });
+        let take = |known: &Machine| Ok(Taken { incarnation: known.incarnation().next(), behind: false });
         let (journal_now, clock_now) = (Box::new(journal.clone()), clock.clone());
         let opening =
             Opening { config: CONFIG, journal: journal_now, clock: clock_now, describe, take: Box::new(take) };
@@ -81,6 +81,7 @@ impl Bench {
             passed: 0,
             quarantined: 0,
             bytes: 1,
+            ..PartSummary::default()
         };
         self.call(worker, Call::Commit { shard: shard.clone(), token, part }).await
     }
@@ -138,11 +139,11 @@ async fn a_failed_append_undoes_what_was_decided_and_nobody_hears_of_it() {
     assert!(is_unavailable(&bench.tick().await));
     assert!(is_unavailable(&bench.tell(registration()).await));
 
-    // Space returns: the next incarnation goes on, and the long outage has cost nobody its membership.
+    // Space returns: the same incarnation goes on, and the long outage has cost nobody its membership.
     bench.journal.set_full(false);
     assert_eq!(bench.tick().await, Ok(Answer::Noted));
     let (shard, token) = bench.lease(worker).await;
-    assert_eq!((shard.0.as_str(), token.incarnation.0, token.epoch.0), ("a", 2, 1));
+    assert_eq!((shard.0.as_str(), token.incarnation.0, token.epoch.0), ("a", 1, 1));
     assert_eq!(bench.commit(worker, &shard, token).await, Ok(Answer::Accepted));
     assert!(!bench.status().explanation.contains("full"));
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use quern_corpus::store::StoreError;
-use quern_machine::{Answer, Config, Event, Incarnation, MemoryNeeds, Place, StageConfig};
+use quern_machine::{Answer, Config, Control, Event, Incarnation, Machine, MemoryNeeds, Place, StageConfig};
 use quern_proto as wire;
 use quern_proto::StatusReply;
 use quern_recipes::{Cluster, Recipe, redacted};
@@ -42,6 +42,19 @@ pub(crate) struct Terms {
     pub retry_ms: u64,
 }
 
+/// Another coordinator has taken a run's output over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "another coordinator, incarnation {newer}, works on {output} now: this one stops. What it had accepted is not lost. Let \
+     only one coordinator work on an output"
+)]
+pub struct Superseded {
+    /// The output.
+    pub output: String,
+    /// Its coordinator now.
+    pub newer: Incarnation,
+}
+
 /// One run at work.
 pub(crate) struct Run {
     pub id: String,
@@ -51,11 +64,12 @@ pub(crate) struct Run {
     /// When it was handed in, since the Unix epoch.
     pub submitted_ms: u64,
     pub terms: Terms,
+    /// Where its data sets and its output are.
+    pub recipe: Recipe,
     pub log: Arc<Log>,
     clock: Arc<dyn Clock>,
     status: watch::Receiver<StatusReply>,
     history: Mutex<History>,
-    superseded: watch::Receiver<Option<Incarnation>>,
     /// `None` when it is closed.
     ledger: RwLock<Option<Ledger>>,
     background: Mutex<Background>,
@@ -77,6 +91,7 @@ impl Run {
         journal: &Path,
         submitted_ms: u64,
         clock: Arc<dyn Clock>,
+        superseded: watch::Sender<Option<Superseded>>,
     ) -> Result<Arc<Self>, JournalError> {
         let (id, recipe_hash) = (id_of(&recipe), recipe.hash());
         let beside = Beside::open(&recipe).map_err(|error| no_incarnation(&recipe, &error))?;
@@ -91,16 +106,17 @@ impl Run {
             retry_ms: (heartbeat_ms / 8).clamp(20, 1_000),
         };
         let tick_ms = (recipe.cluster.lease_ms / 8).clamp(10, 1_000);
-        let watching = watch_successors(beside.clone(), incarnation, Duration::from_millis(recipe.cluster.lease_ms / 2));
+        let every = Duration::from_millis(recipe.cluster.lease_ms / 2);
+        let watching = watch_successors(beside.clone(), incarnation, every, superseded);
         let (name, output) = (recipe.name.clone(), redacted(&recipe.output));
-        let chores = Chores { recipe, recipe_hash, run_id: id.clone(), ledger: ledger.clone(), beside };
-        let (superseded_by, superseded) = watch::channel(None);
+        let ledger_of_chores = ledger.clone();
+        let run_id = id.clone();
+        let chores =
+            Chores { recipe: recipe.clone(), recipe_hash, run_id, ledger: ledger_of_chores, beside, incarnation };
         let tasks = vec![
             tokio::spawn(chores.carry_out(jobs)),
             tokio::spawn(tick(ledger.clone(), Duration::from_millis(tick_ms))),
-            tokio::spawn(async move {
-                let _ = superseded_by.send(Some(watching.await));
-            }),
+            tokio::spawn(watching),
         ];
         let run = Arc::new(Run {
             id,
@@ -108,12 +124,12 @@ impl Run {
             output,
             submitted_ms,
             terms,
+            recipe,
             log: Arc::default(),
             clock,
             status,
             history: Mutex::default(),
             ledger: RwLock::new(Some(ledger)),
-            superseded,
             background: Mutex::new(Background { tasks, thread: Some(thread) }),
         });
         let remembering = tokio::spawn(remember(Arc::downgrade(&run), run.statuses()));
@@ -131,6 +147,32 @@ impl Run {
             Some(ledger) => ledger.tell(event).await,
             None => Err(CallError::Unavailable("the coordinator is stopping".into())),
         }
+    }
+
+    /// Shows the machine to `look` and gives what that made of it.
+    ///
+    /// # Errors
+    /// When it can't be shown now.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Machine) -> T + Send + 'static,
+    ) -> Result<T, CallError> {
+        let ledger = self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match ledger {
+            Some(ledger) => ledger.look(look).await,
+            None => Err(CallError::Unavailable("the coordinator is stopping".into())),
+        }
+    }
+
+    /// Tells what an operator asks for, and notes it in the log.
+    ///
+    /// # Errors
+    /// When the machine refuses, or nothing can be journalled.
+    pub async fn control(&self, control: Control) -> Result<(), CallError> {
+        let asked = control.to_string();
+        self.note("info", format!("an operator asks: {asked}"));
+        let told = self.tell(Event::Control(control)).await;
+        told.map(drop).inspect_err(|error| self.note("warn", format!("refused to {asked}: {error}")))
     }
 
     /// Writes a line into the run's log.
@@ -153,18 +195,6 @@ impl Run {
         let mut status = self.status.clone();
         // An error means that the ledger is gone.
         async move { drop(status.wait_for(is_over).await) }
-    }
-
-    /// Waits until another coordinator works on the same output; gives its incarnation.
-    pub fn superseded(&self) -> impl Future<Output = Incarnation> + Send + 'static {
-        let mut superseded = self.superseded.clone();
-        async move {
-            match superseded.wait_for(Option::is_some).await.map(|newer| *newer) {
-                Ok(Some(newer)) => newer,
-                // Nobody looks any more: the run is closed.
-                _ => std::future::pending().await,
-            }
-        }
     }
 
     /// How the run came along since the coordinator started.
@@ -262,8 +292,8 @@ async fn open_ledger(
     let (recipe, runtime) = (recipe.clone(), tokio::runtime::Handle::current());
     let opening = tokio::task::spawn_blocking(move || {
         let journal = Box::new(SqliteJournal::open(&journal_path, &identity)?);
-        let take = Box::new(move |known| {
-            let taken = runtime.block_on(beside.take(&recipe, known));
+        let take = Box::new(move |known: &Machine| {
+            let taken = runtime.block_on(beside.take(&recipe, known.incarnation(), known.kept_acceptances()));
             taken.map_err(|error| no_incarnation(&recipe, &error))
         });
         ledger::open(Opening { config, journal, clock, describe, take })
@@ -275,11 +305,20 @@ fn no_incarnation(recipe: &Recipe, error: &StoreError) -> JournalError {
     JournalError::NoIncarnation { output: redacted(&recipe.output), reason: redacted(&error.to_string()) }
 }
 
-/// Looks every so often whether another coordinator has taken the output over; returns when one has.
-async fn watch_successors(beside: Beside, own: Incarnation, every: Duration) -> Incarnation {
+/// Looks every so often whether another coordinator has taken the output over, and says so.
+async fn watch_successors(
+    beside: Beside,
+    own: Incarnation,
+    every: Duration,
+    superseded: watch::Sender<Option<Superseded>>,
+) {
     loop {
         match beside.superseded(own).await {
-            Ok(Some(newer)) => return newer,
+            Ok(Some(newer)) => {
+                // Nobody listens any more when the coordinator is stopping.
+                let _ = superseded.send(Some(Superseded { output: redacted(beside.output()), newer }));
+                return;
+            }
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "can't see whether another coordinator works on the output"),
         }

@@ -2,6 +2,7 @@
 //! unless the script lets it go on.
 
 mod harness;
+mod lost_disks;
 mod one_run;
 mod several_runs;
 mod web;

@@ -1,7 +1,7 @@
 //! The coordinator's process: the production keeper, its inbox, its clock, its chores and its deaths.
 
-use quern_coordinator::simulation::{CallError, Job, Keeper};
-use quern_machine::{Answer, Control, Event, ShardId, ShardPlan, UnreadableFile};
+use quern_coordinator::simulation::{CallError, Job, Keeper, Taken};
+use quern_machine::{Answer, Control, Event, Incarnation, Machine, ShardId, ShardPlan, UnreadableFile};
 use quern_sim_checker::{Told, Verdict};
 
 use crate::cluster::{Ask, Cluster, Request, What};
@@ -48,7 +48,16 @@ impl Cluster {
         if self.coordinator.is_up() {
             return Ok(());
         }
-        let opened = self.disk.open().and_then(|journal| Keeper::open(self.config, journal, self.clock_ms()));
+        // A store lets nobody take an incarnation twice.
+        let now_ms = self.clock_ms();
+        let (config, last) = (self.config, &mut self.output.incarnation);
+        let mut take = |known: &Machine| {
+            *last = known.incarnation().0.max(*last) + 1;
+            let incarnation = Incarnation(*last);
+            Ok(Taken { incarnation, behind: false })
+        };
+        self.checker.process_starts();
+        let opened = self.disk.open().and_then(|journal| Keeper::open(config, journal, now_ms, &mut take));
         self.coordinator.life += 1;
         self.count_disk_fault();
         let life = self.coordinator.life;
@@ -190,6 +199,12 @@ impl Cluster {
         let Some(job) = self.coordinator.keeper.as_mut().and_then(Keeper::next_job) else { return };
         let event = match job {
             Job::Plan => plan(),
+            Job::ReadAcceptances => unreachable!("no other coordinator works on the output"),
+            Job::KeepAcceptances { first, acceptances, .. } => {
+                let count = first + acceptances.len() as u64;
+                self.output.acceptances.extend(acceptances);
+                Event::AcceptancesKept { count }
+            }
             Job::WriteManifest(shards) => {
                 self.output.manifest = Some(shards);
                 Event::ManifestWritten

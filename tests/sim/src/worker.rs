@@ -605,5 +605,6 @@ fn part_of(plan: &ShardPlan, token: ShardToken, worker: usize) -> PartSummary {
         quarantined,
         bytes: plan.rows * 100,
         digest,
+        reasons: (quarantined > 0).then(|| ("read/image_missing".into(), quarantined)).into_iter().collect(),
     }
 }

@@ -4,6 +4,12 @@ use super::{Attempt, Shard, ShardPlan, ShardState, Shards};
 use crate::ids::{Epoch, Incarnation, Place, ShardId, ShardToken, WorkerId};
 use crate::part::PartSummary;
 
+/// Reasons that are counted one by one; the rest is [`OTHER`].
+const REASONS: usize = 256;
+/// The rows of shards that were given up.
+const GIVEN_UP: &str = "shard/given_up";
+const OTHER: &str = "shard/other";
+
 impl Shards {
     pub fn absorb_plan(&mut self, plans: &[ShardPlan]) {
         for plan in plans {
@@ -75,6 +81,9 @@ impl Shards {
     }
 
     fn count_done(&mut self, part: &PartSummary) {
+        for (reason, rows) in &part.reasons {
+            self.count_reason(reason, *rows);
+        }
         self.totals.done += 1;
         self.totals.rows_done += part.rows;
         self.totals.rows_kept += part.kept;
@@ -86,7 +95,17 @@ impl Shards {
         self.settle(id, ShardState::Quarantined { reason: reason.into() });
         self.quarantined.insert(id.clone());
         self.totals.quarantined += 1;
-        self.totals.rows_quarantined += self.all[id].plan.rows;
+        let rows = self.all[id].plan.rows;
+        self.totals.rows_quarantined += rows;
+        self.count_reason(GIVEN_UP, rows);
+    }
+
+    fn count_reason(&mut self, reason: &str, rows: u64) {
+        if rows == 0 {
+            return;
+        }
+        let is_listed = self.reasons.contains_key(reason) || self.reasons.len() < REASONS;
+        *self.reasons.entry(if is_listed { reason } else { OTHER }.into()).or_default() += rows;
     }
 
     fn settle(&mut self, id: &ShardId, state: ShardState) {

@@ -9,7 +9,7 @@ fn run() -> RunIdentity {
 
 fn records() -> Vec<Record> {
     vec![
-        Record::CoordinatorStarted { incarnation: Incarnation(1), at_ms: 5, until_ms: 105 },
+        Record::CoordinatorStarted { incarnation: Incarnation(1), at_ms: 5, until_ms: 105, behind: false },
         Record::WorkerLost { worker: WorkerId(3) },
         Record::RunFailed { cause: "a “quoted” cause".into() },
     ]

@@ -72,6 +72,11 @@ pub struct Ledger {
     /// The last accepted checkpoint's step in this stage.
     pub(crate) safe_step: u64,
     manifest: bool,
+    /// Parts that were accepted, and how many acceptances are written beside the output.
+    parts: usize,
+    kept: u64,
+    /// Whether the next start is another process'.
+    pub(crate) is_new_process: bool,
     pub(crate) done: bool,
     pub(crate) failed: bool,
     pub(crate) paused: bool,
@@ -93,9 +98,20 @@ impl Ledger {
     pub(crate) fn absorb(&mut self, record: &Record, terms: &Terms) -> Verdict {
         match record {
             Record::CoordinatorStarted { incarnation, .. } => {
-                ensure(*incarnation > self.incarnation, || format!("incarnation {incarnation} is not new"))?;
+                // The same process takes none when it has only lost its journal for a while.
+                let is_due =
+                    *incarnation > self.incarnation || *incarnation == self.incarnation && !self.is_new_process;
+                ensure(is_due, || format!("incarnation {incarnation} is not new"))?;
+                self.is_new_process = false;
                 self.incarnation = *incarnation;
             }
+            Record::AcceptancesKept { count } => {
+                let accepted = self.checkpoints.len() + self.parts;
+                let is_due = *count > self.kept && *count <= accepted as u64;
+                ensure(is_due, || format!("{count} acceptances are kept of {accepted}"))?;
+                self.kept = *count;
+            }
+            Record::AcceptancesRead { .. } => return Err("this journal knows all that was accepted".into()),
             Record::Planned { shards } => {
                 ensure(self.plans.is_empty(), || "the corpus is planned twice".into())?;
                 self.plans = shards.iter().map(|plan| (plan.shard.clone(), plan.clone())).collect();
@@ -154,6 +170,7 @@ impl Ledger {
                     self.mark("second attempt was first");
                 }
                 self.settle(shard, Settled::Done(*epoch, part.clone()))?;
+                self.parts += 1;
             }
             Record::ShardQuarantined { shard, .. } => self.settle(shard, Settled::Quarantined)?,
             Record::ManifestWritten => {

@@ -123,6 +123,11 @@ impl Checker {
         self.ledger.at_rest()
     }
 
+    /// A coordinator's process starts.
+    pub fn process_starts(&mut self) {
+        self.ledger.is_new_process = true;
+    }
+
     /// Whether the run is paused, as the journal says.
     pub fn is_paused(&self) -> bool {
         self.ledger.paused

@@ -1,8 +1,8 @@
 //! The files: every row of the plan is in one named part, or in a shard that was given up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use quern_machine::{SettledShard, ShardId};
+use quern_machine::{Acceptance, SettledShard, ShardId};
 
 use crate::journal::{Ledger, Settled};
 use crate::{Verdict, ensure};
@@ -21,6 +21,10 @@ pub struct PartFile {
 pub struct Output {
     /// Files by name.
     pub files: BTreeMap<String, PartFile>,
+    /// What is written beside them of what was accepted.
+    pub acceptances: Vec<Acceptance>,
+    /// The last incarnation that was taken.
+    pub incarnation: u64,
     /// The manifest, when it is written.
     pub manifest: Option<Vec<SettledShard>>,
 }
@@ -29,6 +33,7 @@ pub(crate) fn check(ledger: &Ledger, output: &Output) -> Verdict {
     let manifest = output.manifest.as_ref().ok_or("there is no manifest")?;
     let named: Vec<_> = manifest.iter().map(|shard| &shard.plan.shard).collect();
     ensure(named.iter().copied().eq(ledger.plans.keys()), || "the manifest doesn't name every shard once".into())?;
+    let written: HashSet<_> = output.acceptances.iter().collect();
     for entry in manifest {
         let shard = &entry.plan.shard;
         match (&entry.outcome, &ledger.settled[shard]) {
@@ -40,6 +45,10 @@ pub(crate) fn check(ledger: &Ledger, output: &Output) -> Verdict {
                     ensure(file.shard == *shard, || format!("{name} has rows of {}", file.shard))?;
                     rows.extend(&file.rows);
                 }
+                let kept = Acceptance::Part { shard: shard.clone(), part: part.clone() };
+                ensure(written.contains(&kept), || {
+                    format!("that {shard} is accepted is not written beside the output")
+                })?;
                 rows.sort_unstable();
                 let plan = &ledger.plans[shard];
                 let whole = rows.iter().copied().eq(plan.row_start..plan.row_start + plan.rows);
