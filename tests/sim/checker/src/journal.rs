@@ -75,8 +75,8 @@ pub struct Ledger {
     /// Parts that were accepted, and how many acceptances are written beside the output.
     parts: usize,
     kept: u64,
-    /// Whether the next start is another process'.
-    pub(crate) is_new_process: bool,
+    /// What the incarnation of the process that starts has to exceed.
+    pub(crate) incarnation_before: Option<Incarnation>,
     pub(crate) done: bool,
     pub(crate) failed: bool,
     pub(crate) paused: bool,
@@ -98,11 +98,8 @@ impl Ledger {
     pub(crate) fn absorb(&mut self, record: &Record, terms: &Terms) -> Verdict {
         match record {
             Record::CoordinatorStarted { incarnation, .. } => {
-                // The same process takes none when it has only lost its journal for a while.
-                let is_due =
-                    *incarnation > self.incarnation || *incarnation == self.incarnation && !self.is_new_process;
-                ensure(is_due, || format!("incarnation {incarnation} is not new"))?;
-                self.is_new_process = false;
+                // A process that has only lost its journal for a while goes on under its own.
+                ensure(*incarnation >= self.incarnation, || format!("incarnation {incarnation} is an old one"))?;
                 self.incarnation = *incarnation;
             }
             Record::AcceptancesKept { count } => {

@@ -120,12 +120,16 @@ impl Checker {
             self.records.push(record.clone());
             self.before.add(record);
         }
+        if let Some(before) = self.ledger.incarnation_before.take() {
+            let now = self.ledger.incarnation;
+            ensure(now > before, || format!("a process goes on under incarnation {now}, which is not new"))?;
+        }
         self.ledger.at_rest()
     }
 
     /// A coordinator's process starts.
     pub fn process_starts(&mut self) {
-        self.ledger.is_new_process = true;
+        self.ledger.incarnation_before = Some(self.ledger.incarnation);
     }
 
     /// Whether the run is paused, as the journal says.
