@@ -71,6 +71,9 @@ impl Ledger {
     }
 }
 
+/// Takes the next incarnation, given what the journal says.
+pub(crate) type Take = dyn FnMut(&Machine) -> Result<Taken, JournalError>;
+
 /// What a ledger is opened with.
 pub(crate) struct Opening {
     pub config: Config,
@@ -78,7 +81,7 @@ pub(crate) struct Opening {
     pub clock: Arc<dyn Clock>,
     pub describe: Describe,
     /// Makes the next incarnation of what the journal says.
-    pub take: Box<dyn FnMut(&Machine) -> Result<Taken, JournalError>>,
+    pub take: Box<Take>,
 }
 
 /// An open ledger and what comes out of it.

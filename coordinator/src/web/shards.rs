@@ -84,7 +84,10 @@ fn letter(cell: &[Standing]) -> char {
 
 /// Maps that were made lately, by run.
 #[derive(Default)]
-pub(super) struct ShardMaps(Mutex<BTreeMap<String, (Instant, u64, Arc<ShardMap>)>>);
+pub(super) struct ShardMaps(Mutex<BTreeMap<String, Made>>);
+
+/// A map: when it was made, and of which version of the status.
+type Made = (Instant, u64, Arc<ShardMap>);
 
 impl ShardMaps {
     /// The map of a run, made anew if the run has changed and the last one is old.
