@@ -4,7 +4,7 @@
 use quern_machine::Mutation;
 
 /// Within so many seeds, from seed 0 on.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 100;
 
 #[test]
 fn every_planted_bug_is_caught() {
