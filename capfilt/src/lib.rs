@@ -7,6 +7,7 @@
 //! - [`read_captions`], [`read_data`], [`read_quarantine`]: the way back;
 //! - [`visit_rows`]: all rows of an output;
 //! - [`Manifest`]: which parts make up an output;
+//! - [`web_image_kind`]: which images browsers show;
 //! - [`verify()`]: whether every input row is in the output exactly once;
 //! - `report`: an output as a page to look at (crate feature `report`).
 //!
@@ -30,6 +31,7 @@ mod row;
 mod rows;
 mod schema;
 pub mod verify;
+mod web_image;
 
 pub use candidate::{Candidate, Source, distinct, select};
 pub use manifest::{MANIFEST, Manifest, ManifestError, PartEntry, QuarantinedShard, Totals};
@@ -43,3 +45,4 @@ pub use read::{
 pub use row::{PartRow, RowOutcome, Stage, pass_through};
 pub use rows::{OutputRow, RowsError, visit_rows};
 pub use verify::{Verification, VerifyError, Violation, verify};
+pub use web_image::web_image_kind;

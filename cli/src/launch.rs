@@ -72,7 +72,7 @@ pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
 
     let ended = tokio::select! {
         ended = follow(&coordinator, &mut progress) => Ok(ended),
-        by = coordinator.superseded() => Err(Failure::Superseded(by.to_string())),
+        by = coordinator.superseded() => Err(Failure::from(by)),
         reason = workers.too_few(needed) => Err(Failure::failed(format!("too few workers are left: {reason}"))),
         signal = signals.next() => Err(Failure::Stopped {
             signal,

@@ -54,6 +54,12 @@ impl std::fmt::Display for Failure {
     }
 }
 
+impl From<quern_coordinator::Superseded> for Failure {
+    fn from(by: quern_coordinator::Superseded) -> Self {
+        Failure::Superseded(by.to_string())
+    }
+}
+
 impl From<quern_recipes::RecipeError> for Failure {
     fn from(error: quern_recipes::RecipeError) -> Self {
         Failure::BadInput(error.to_string())

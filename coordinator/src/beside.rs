@@ -10,6 +10,8 @@
 //! since. A coordinator that sees a higher one has been superseded and ends. The acceptances are written again after a
 //! restart in between; reading them twice gives the same. See docs/decisions/0012.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use quern_corpus::store::{self, Folder, StoreError};
 use quern_machine::{Acceptance, Incarnation};
@@ -27,6 +29,8 @@ pub(crate) struct Beside {
     output: Folder,
     folder: Folder,
     recipe_hash: String,
+    /// As it is kept; none where a URL in it holds a secret: such a recipe has to be given to `rebuild`.
+    recipe_json: Option<String>,
 }
 
 /// An incarnation that was taken.
@@ -40,11 +44,11 @@ pub struct Taken {
 
 /// A line of `acceptances/`.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct Line<'a> {
     /// Which run accepted it: another one in the same output has other parts.
-    recipe: String,
+    recipe: Cow<'a, str>,
     #[serde(flatten)]
-    acceptance: Acceptance,
+    acceptance: Cow<'a, Acceptance>,
 }
 
 impl Beside {
@@ -55,7 +59,8 @@ impl Beside {
     pub fn open(recipe: &Recipe) -> Result<Self, StoreError> {
         let output = store::open(&recipe.output)?;
         let folder = output.beside(SUFFIX);
-        Ok(Beside { output, folder, recipe_hash: recipe.hash() })
+        let recipe_json = (!recipe.has_secrets()).then(|| recipe.to_json());
+        Ok(Beside { output, folder, recipe_hash: recipe.hash(), recipe_json })
     }
 
     /// The output, as people write it.
@@ -75,15 +80,14 @@ impl Beside {
     ///
     /// # Errors
     /// When the store can't be read or written.
-    pub async fn take(&self, recipe: &Recipe, known: Incarnation, kept: u64) -> Result<Taken, StoreError> {
+    pub async fn take(&self, known: Incarnation, kept: u64) -> Result<Taken, StoreError> {
         let last = self.last().await?;
         let mut incarnation = last.max(known).next();
         while !self.folder.put_new(&format!("{INCARNATIONS}/{:08}", incarnation.0), Bytes::new()).await? {
             incarnation = incarnation.next();
         }
-        // A secret in a URL stays out of the store; such a recipe has to be given to `rebuild`.
-        if !recipe.has_secrets() {
-            self.folder.put(RECIPE, recipe.to_json().into()).await?;
+        if let Some(json) = &self.recipe_json {
+            self.folder.put(RECIPE, json.clone().into()).await?;
         }
         let behind = incarnation != known.next() || self.is_set_back(known, kept).await?;
         Ok(Taken { incarnation, behind })
@@ -122,7 +126,7 @@ impl Beside {
     pub async fn keep(&self, own: Incarnation, first: u64, acceptances: &[Acceptance]) -> Result<(), StoreError> {
         let mut text = Vec::new();
         for acceptance in acceptances {
-            let line = Line { recipe: self.recipe_hash.clone(), acceptance: acceptance.clone() };
+            let line = Line { recipe: Cow::Borrowed(&self.recipe_hash), acceptance: Cow::Borrowed(acceptance) };
             serde_json::to_writer(&mut text, &line).expect("an acceptance is plain data");
             text.push(b'\n');
         }
@@ -139,10 +143,10 @@ impl Beside {
         for name in self.folder.list(ACCEPTANCES).await.map_err(said)? {
             let text = self.folder.get(&name).await.map_err(said)?;
             for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let url = self.folder.url_of(&name);
-                let line: Line = serde_json::from_slice(line).map_err(|error| format!("{url} is damaged: {error}"))?;
+                let damaged = |error| format!("{} is damaged: {error}", self.folder.url_of(&name));
+                let line: Line<'_> = serde_json::from_slice(line).map_err(damaged)?;
                 if line.recipe == self.recipe_hash {
-                    found.push(line.acceptance);
+                    found.push(line.acceptance.into_owned());
                 }
             }
         }
@@ -152,7 +156,8 @@ impl Beside {
             Acceptance::Part { part, .. } => part.data.iter().chain(&part.quarantine).all(is_there),
             Acceptance::Checkpoint { checkpoint, .. } => {
                 let below = format!("{}/", checkpoint.path);
-                present.iter().any(|name| name.starts_with(&below))
+                let first = present.partition_point(|name| *name < below);
+                present.get(first).is_some_and(|name| name.starts_with(&below))
             }
         });
         found.reverse();

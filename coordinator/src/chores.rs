@@ -39,9 +39,7 @@ impl Chores {
             match job {
                 Job::Plan => self.deliver(self.plan().await).await,
                 Job::ReadAcceptances => self.read_acceptances().await,
-                Job::KeepAcceptances { incarnation, first, acceptances } => {
-                    self.keep_acceptances(incarnation, first, &acceptances).await;
-                }
+                Job::KeepAcceptances { first, acceptances } => self.keep_acceptances(first, &acceptances).await,
                 Job::WriteManifest(shards) => self.write_manifest(shards).await,
             }
         }
@@ -120,10 +118,10 @@ impl Chores {
         self.deliver(Event::AcceptancesRead { acceptances }).await;
     }
 
-    async fn keep_acceptances(&self, own: Incarnation, first: u64, acceptances: &[Acceptance]) {
+    async fn keep_acceptances(&self, first: u64, acceptances: &[Acceptance]) {
         self.await_being_current().await;
         let unkept = |error| format!("What was accepted can't be written beside the output: {error}");
-        self.persist(|| self.beside.keep(own, first, acceptances).map_err(unkept).boxed()).await;
+        self.persist(|| self.beside.keep(self.incarnation, first, acceptances).map_err(unkept).boxed()).await;
         self.deliver(Event::AcceptancesKept { count: first + acceptances.len() as u64 }).await;
     }
 
@@ -139,7 +137,7 @@ impl Chores {
         }
     }
 
-    /// Does a piece of work again until the store takes part; says meanwhile what is wrong.
+    /// Does a piece of work again until the store takes it; says meanwhile what is wrong.
     async fn persist<'a, T>(&self, work: impl Fn() -> BoxFuture<'a, Result<T, String>>) -> T {
         let mut pause = FIRST_PAUSE;
         loop {

@@ -325,7 +325,8 @@ impl Coordinator for Service {
     }
 }
 
-fn worker_from_wire(worker: &str) -> Option<WorkerId> {
+/// A worker's id as it is shown and said: `w7`.
+pub(crate) fn worker_from_wire(worker: &str) -> Option<WorkerId> {
     worker.strip_prefix('w')?.parse().ok().map(WorkerId)
 }
 

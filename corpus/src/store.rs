@@ -219,7 +219,7 @@ impl Folder {
     pub async fn put(&self, relative: &str, bytes: Bytes) -> Result<(), StoreError> {
         let path = self.path_of(relative)?;
         let written = match &self.local {
-            Some(local) => put_local(local, &path, bytes).await,
+            Some(local) => write_local(local, &path, bytes, local::write).await,
             None => self.store.put(&path, PutPayload::from_bytes(bytes)).await.map(|_| ()),
         };
         written.map_err(|error| StoreError::new("write", self.url_of(relative), error))
@@ -233,7 +233,7 @@ impl Folder {
     pub async fn put_new(&self, relative: &str, bytes: Bytes) -> Result<bool, StoreError> {
         let path = self.path_of(relative)?;
         let written = match &self.local {
-            Some(local) => put_new_local(local, &path, bytes).await,
+            Some(local) => write_local(local, &path, bytes, local::write_new).await,
             None => self.store.put_opts(&path, PutPayload::from_bytes(bytes), PutMode::Create.into()).await.map(|_| ()),
         };
         match written {
@@ -321,15 +321,15 @@ impl Folder {
     }
 }
 
-async fn put_local(local: &LocalFileSystem, path: &Path, bytes: Bytes) -> object_store::Result<()> {
-    let path = local.path_to_filesystem(path)?;
-    let written = tokio::task::spawn_blocking(move || local::write(&path, &bytes)).await?;
-    written.map_err(|error| object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(error) })
-}
-
-async fn put_new_local(local: &LocalFileSystem, path: &Path, bytes: Bytes) -> object_store::Result<()> {
+/// Writes a file as `write` does, off the runtime's threads.
+async fn write_local(
+    local: &LocalFileSystem,
+    path: &Path,
+    bytes: Bytes,
+    write: fn(&std::path::Path, &[u8]) -> io::Result<()>,
+) -> object_store::Result<()> {
     let file = local.path_to_filesystem(path)?;
-    let written = tokio::task::spawn_blocking(move || local::write_new(&file, &bytes)).await?;
+    let written = tokio::task::spawn_blocking(move || write(&file, &bytes)).await?;
     written.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => {
             object_store::Error::AlreadyExists { path: path.to_string(), source: Box::new(error) }

@@ -5,6 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use quern_corpus::images::{self, RgbImage};
 use quern_recipes::ImageLimits;
 
+use crate::web_image_kind;
+
 /// An image of at most this many bytes is embedded as it is.
 const SMALL_BYTES: usize = 12 << 10;
 /// The longer side of a thumbnail.
@@ -15,7 +17,7 @@ const JPEG_QUALITY: i32 = 82;
 pub(super) fn data_uri(bytes: &[u8], limits: &ImageLimits) -> Option<String> {
     let image = images::decode(bytes, limits).ok()?;
     let uri = |kind: &str, bytes: &[u8]| format!("data:image/{kind};base64,{}", STANDARD.encode(bytes));
-    if let Some(kind) = web_kind(bytes).filter(|_| bytes.len() <= SMALL_BYTES) {
+    if let Some(kind) = web_image_kind(bytes).filter(|_| bytes.len() <= SMALL_BYTES) {
         return Some(uri(kind, bytes));
     }
     let small = shrink(image);
@@ -28,17 +30,6 @@ pub(super) fn data_uri(bytes: &[u8], limits: &ImageLimits) -> Option<String> {
     };
     let jpeg = turbojpeg::compress(raw, JPEG_QUALITY, turbojpeg::Subsamp::Sub2x2).ok()?;
     Some(uri("jpeg", &jpeg))
-}
-
-/// The kind of image, if browsers show it.
-fn web_kind(bytes: &[u8]) -> Option<&'static str> {
-    match bytes {
-        [0xff, 0xd8, 0xff, ..] => Some("jpeg"),
-        [0x89, b'P', b'N', b'G', ..] => Some("png"),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("webp"),
-        [b'G', b'I', b'F', b'8', ..] => Some("gif"),
-        _ => None,
-    }
 }
 
 fn shrink(image: RgbImage) -> RgbImage {

@@ -115,7 +115,7 @@ async fn submitted(state: &Path, listen: &str, access: Access) -> Result<Done, F
     let superseded = coordinator.superseded();
     let ended = tokio::select! { signal = signals.next() => Ok(signal), by = superseded => Err(by) };
     coordinator.shutdown().await;
-    let signal = ended.map_err(|by| Failure::Superseded(by.to_string()))?;
+    let signal = ended?;
     let message = format!("stopped; the same command with the folder {} goes on from here", state.display());
     Err(Failure::Stopped { signal, message })
 }
@@ -131,7 +131,7 @@ async fn one(recipe: Recipe, arguments: Arguments) -> Result<Done, Failure> {
     let ended = tokio::select! {
         ended = follow(&coordinator, &mut progress) => Ok(ended),
         signal = signals.next() => Err(stopped(signal, &journal)),
-        by = coordinator.superseded() => Err(Failure::Superseded(by.to_string())),
+        by = coordinator.superseded() => Err(Failure::from(by)),
     };
     progress.finish();
     let outcome = match ended {

@@ -41,7 +41,7 @@ pub enum Acceptance {
 }
 
 /// What is written beside the output, and what was read from there.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Acceptances {
     /// Whether the store knows of a coordinator that this journal doesn't.
     pub behind: bool,
@@ -83,9 +83,9 @@ impl Machine {
         self.acceptances.kept
     }
 
-    /// What is to be written beside the output now; the first one's number.
-    pub fn unkept_acceptances(&self) -> (u64, Vec<Acceptance>) {
-        (self.acceptances.kept, self.acceptances.unkept.iter().map(|(_, acceptance)| acceptance.clone()).collect())
+    /// What is to be written beside the output now.
+    pub fn unkept_acceptances(&self) -> Vec<Acceptance> {
+        self.acceptances.unkept.iter().map(|(_, acceptance)| acceptance.clone()).collect()
     }
 
     /// Whether acceptances have to be read or written before anything else, or may be written now.

@@ -247,7 +247,6 @@ impl Training {
         self.checkpoint = Some(checkpoint);
     }
 
-    /// Forgets steps that only their workers know of: they will say them again.
     /// A checkpoint that another journal of this run has accepted; one of a world that runs is known here already.
     pub fn absorb_recovered(&mut self, checkpoint: Checkpoint) {
         if matches!(self.world, World::Forming { .. }) && checkpoint.step > self.safe_step() {
@@ -258,6 +257,7 @@ impl Training {
         }
     }
 
+    /// Forgets steps that only their workers know of: they will say them again.
     pub fn absorb_restart(&mut self, now_ms: u64) {
         self.forming_since_ms = now_ms;
         self.step = self.safe_step();

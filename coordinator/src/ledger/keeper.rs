@@ -7,9 +7,7 @@
 //! callers of the batch hear UNAVAILABLE. Until the journal takes records again, members are kept alive (a heartbeat
 //! needs no journal) and nothing else happens.
 
-use quern_machine::{
-    Acceptance, Answer, Call, Chore, Config, Event, Incarnation, Machine, Mutation, Record, SettledShard, planted,
-};
+use quern_machine::{Acceptance, Answer, Call, Chore, Config, Event, Machine, Mutation, Record, SettledShard, planted};
 
 use crate::beside::Taken;
 use crate::errors::CallError;
@@ -24,8 +22,6 @@ pub enum Job {
     ReadAcceptances,
     /// See [`Chore::KeepAcceptances`].
     KeepAcceptances {
-        /// Who accepted them.
-        incarnation: Incarnation,
         /// The number of the first one.
         first: u64,
         /// All that wait.
@@ -97,9 +93,8 @@ impl Keeper {
         self.asked.map(|chore| match chore {
             Chore::Plan => Job::Plan,
             Chore::ReadAcceptances => Job::ReadAcceptances,
-            Chore::KeepAcceptances { .. } => {
-                let (first, acceptances) = self.machine.unkept_acceptances();
-                Job::KeepAcceptances { incarnation: self.machine.incarnation(), first, acceptances }
+            Chore::KeepAcceptances { first } => {
+                Job::KeepAcceptances { first, acceptances: self.machine.unkept_acceptances() }
             }
             Chore::WriteManifest => Job::WriteManifest(self.machine.settled_shards()),
         })

@@ -241,7 +241,7 @@ async fn chores_are_asked_for_once_and_again_after_a_restart() {
     let worker = bench.register().await;
     let (shard, token) = bench.lease(worker).await;
     bench.commit(worker, &shard, token).await.unwrap();
-    let Some(Job::KeepAcceptances { first: 0, acceptances, .. }) = bench.opened.jobs.recv().await else {
+    let Some(Job::KeepAcceptances { first: 0, acceptances }) = bench.opened.jobs.recv().await else {
         panic!("what was accepted is to be written first")
     };
     assert_eq!(acceptances.len(), 1);

@@ -94,7 +94,7 @@ impl Run {
         superseded: watch::Sender<Option<Superseded>>,
     ) -> Result<Arc<Self>, JournalError> {
         let (id, recipe_hash) = (id_of(&recipe), recipe.hash());
-        let beside = Beside::open(&recipe).map_err(|error| no_incarnation(&recipe, &error))?;
+        let beside = Beside::open(&recipe).map_err(|error| no_incarnation(&recipe.output, &error))?;
         let Opened { ledger, jobs, status, thread, incarnation } =
             open_ledger(&recipe, &recipe_hash, &id, journal.into(), Arc::clone(&clock), beside.clone()).await?;
         let heartbeat_ms = recipe.cluster.heartbeat_ms;
@@ -109,10 +109,14 @@ impl Run {
         let every = Duration::from_millis(recipe.cluster.lease_ms / 2);
         let watching = watch_successors(beside.clone(), incarnation, every, superseded);
         let (name, output) = (recipe.name.clone(), redacted(&recipe.output));
-        let ledger_of_chores = ledger.clone();
-        let run_id = id.clone();
-        let chores =
-            Chores { recipe: recipe.clone(), recipe_hash, run_id, ledger: ledger_of_chores, beside, incarnation };
+        let chores = Chores {
+            recipe: recipe.clone(),
+            recipe_hash,
+            run_id: id.clone(),
+            ledger: ledger.clone(),
+            beside,
+            incarnation,
+        };
         let tasks = vec![
             tokio::spawn(chores.carry_out(jobs)),
             tokio::spawn(tick(ledger.clone(), Duration::from_millis(tick_ms))),
@@ -142,11 +146,7 @@ impl Run {
     /// # Errors
     /// When the machine refuses, or when nothing happened since the journal can't be written.
     pub async fn tell(&self, event: Event) -> Result<Answer, CallError> {
-        let ledger = self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match ledger {
-            Some(ledger) => ledger.tell(event).await,
-            None => Err(CallError::Unavailable("the coordinator is stopping".into())),
-        }
+        self.ledger()?.tell(event).await
     }
 
     /// Shows the machine to `look` and gives what that made of it.
@@ -157,11 +157,12 @@ impl Run {
         &self,
         look: impl FnOnce(&Machine) -> T + Send + 'static,
     ) -> Result<T, CallError> {
+        self.ledger()?.look(look).await
+    }
+
+    fn ledger(&self) -> Result<Ledger, CallError> {
         let ledger = self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match ledger {
-            Some(ledger) => ledger.look(look).await,
-            None => Err(CallError::Unavailable("the coordinator is stopping".into())),
-        }
+        ledger.ok_or_else(|| CallError::Unavailable("the coordinator is stopping".into()))
     }
 
     /// Tells what an operator asks for, and notes it in the log.
@@ -289,20 +290,20 @@ async fn open_ledger(
         stage2_bytes: bytes(min_device_memory_gib.stage2),
     };
     let config = Config { worker_failures, memory, stage1, stage2, ..Config::new(lease_ms, attempts) };
-    let (recipe, runtime) = (recipe.clone(), tokio::runtime::Handle::current());
+    let runtime = tokio::runtime::Handle::current();
     let opening = tokio::task::spawn_blocking(move || {
         let journal = Box::new(SqliteJournal::open(&journal_path, &identity)?);
         let take = Box::new(move |known: &Machine| {
-            let taken = runtime.block_on(beside.take(&recipe, known.incarnation(), known.kept_acceptances()));
-            taken.map_err(|error| no_incarnation(&recipe, &error))
+            let taken = runtime.block_on(beside.take(known.incarnation(), known.kept_acceptances()));
+            taken.map_err(|error| no_incarnation(beside.output(), &error))
         });
         ledger::open(Opening { config, journal, clock, describe, take })
     });
     opening.await.expect("recovery doesn't panic on a journal that the machine wrote")
 }
 
-fn no_incarnation(recipe: &Recipe, error: &StoreError) -> JournalError {
-    JournalError::NoIncarnation { output: redacted(&recipe.output), reason: redacted(&error.to_string()) }
+fn no_incarnation(output: &str, error: &StoreError) -> JournalError {
+    JournalError::NoIncarnation { output: redacted(output), reason: redacted(&error.to_string()) }
 }
 
 /// Looks every so often whether another coordinator has taken the output over, and says so.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::TryStreamExt;
-use quern_capfilt::{DataRow, read_data};
+use quern_capfilt::{DataRow, read_data, web_image_kind};
 use quern_corpus::reader::read_rows;
 use quern_corpus::store;
 use quern_machine::Epoch;
@@ -181,7 +181,7 @@ async fn images(run: &Run, rows: &[DataRow]) -> Result<BTreeMap<u64, String>, Fa
     let mut bytes = 0;
     let mut take = |row: u64, image: &[u8]| {
         bytes += image.len();
-        if let Some(kind) = kind(image).filter(|_| image.len() <= IMAGE_BYTES && bytes <= IMAGES_BYTES) {
+        if let Some(kind) = web_image_kind(image).filter(|_| image.len() <= IMAGE_BYTES && bytes <= IMAGES_BYTES) {
             found.insert(row, format!("data:image/{kind};base64,{}", STANDARD.encode(image)));
         }
     };
@@ -207,17 +207,6 @@ async fn images(run: &Run, rows: &[DataRow]) -> Result<BTreeMap<u64, String>, Fa
         }
     }
     Ok(found)
-}
-
-/// The kind of image, if browsers show it.
-fn kind(bytes: &[u8]) -> Option<&'static str> {
-    match bytes {
-        [0xff, 0xd8, 0xff, ..] => Some("jpeg"),
-        [0x89, b'P', b'N', b'G', ..] => Some("png"),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("webp"),
-        [b'G', b'I', b'F', b'8', ..] => Some("gif"),
-        _ => None,
-    }
 }
 
 impl Row {
@@ -258,11 +247,5 @@ mod tests {
         for wrong in ["", "7", "7-", "-1", "a-b", "7-2-4", "99999999999999999999-0"] {
             assert_eq!(Cursor::parse(wrong), None, "{wrong}");
         }
-    }
-
-    #[test]
-    fn only_images_are_images() {
-        assert_eq!(kind(b"\xff\xd8\xff\xe0"), Some("jpeg"));
-        assert_eq!(kind(b"<svg onload=alert(1)>"), None);
     }
 }

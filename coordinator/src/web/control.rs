@@ -10,11 +10,12 @@ use axum::extract::{Path, State};
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri};
-use quern_machine::{Control, WorkerId};
+use quern_machine::Control;
 use serde::Deserialize;
 
 use super::Web;
 use crate::errors::CallError;
+use crate::service::worker_from_wire;
 
 /// What the page sends along.
 pub(super) const HEADER: &str = "x-quern-page";
@@ -48,9 +49,8 @@ pub(super) async fn control(
         "resume" => Control::Resume,
         "cancel" => Control::Cancel { reason },
         "drain" => {
-            let worker = wish.worker.strip_prefix('w').and_then(|number| number.parse().ok()).map(WorkerId);
             let unknown = || (StatusCode::BAD_REQUEST, format!("{:?} is no worker's id\n", wish.worker));
-            Control::Drain { worker: worker.ok_or_else(unknown)?, reason }
+            Control::Drain { worker: worker_from_wire(&wish.worker).ok_or_else(unknown)?, reason }
         }
         _ => return Err((StatusCode::NOT_FOUND, "a run can be paused, resumed, cancelled, a worker drained\n".into())),
     };

@@ -25,6 +25,20 @@ async fn until_kept(site: &Site, coordinator: &Coordinator, files: usize) {
     }
 }
 
+/// A coordinator whose first shard was made by a worker, accepted as `d0` and written down.
+async fn with_one_acceptance(site: &Site, has_file: bool) -> (Coordinator, Worker) {
+    let coordinator = site.serve().await;
+    phase(&coordinator, "capfilt").await;
+    let mut alice = Worker::register(&coordinator, "alice").await;
+    let lease = alice.shard().await;
+    if has_file {
+        write_part(site, &lease, "d0");
+    }
+    assert!(alice.commit(&lease, "d0").await.unwrap().accepted);
+    until_kept(site, &coordinator, 1).await;
+    (coordinator, alice)
+}
+
 async fn rebuilt(site: &Site, journal: &Path) -> Result<Rebuilt, RebuildError> {
     rebuild(&site.recipe.output, None, journal).await
 }
@@ -32,13 +46,7 @@ async fn rebuilt(site: &Site, journal: &Path) -> Result<Rebuilt, RebuildError> {
 #[tokio::test]
 async fn a_lost_disk_costs_only_what_nobody_wrote_down() {
     let site = Site::new("");
-    let coordinator = site.serve().await;
-    phase(&coordinator, "capfilt").await;
-    let mut alice = Worker::register(&coordinator, "alice").await;
-    let first = alice.shard().await;
-    write_part(&site, &first, "d0");
-    assert!(alice.commit(&first, "d0").await.unwrap().accepted);
-    until_kept(&site, &coordinator, 1).await;
+    let (coordinator, mut alice) = with_one_acceptance(&site, true).await;
     let second = alice.shard().await;
     assert_eq!(second.token.unwrap().incarnation, 1);
     coordinator.shutdown().await;
@@ -69,12 +77,7 @@ async fn a_lost_disk_costs_only_what_nobody_wrote_down() {
 #[tokio::test]
 async fn what_is_accepted_but_gone_is_done_again() {
     let site = Site::new("");
-    let coordinator = site.serve().await;
-    phase(&coordinator, "capfilt").await;
-    let mut alice = Worker::register(&coordinator, "alice").await;
-    let lease = alice.shard().await;
-    assert!(alice.commit(&lease, "d0").await.unwrap().accepted);
-    until_kept(&site, &coordinator, 1).await;
+    let (coordinator, _) = with_one_acceptance(&site, false).await;
     coordinator.shutdown().await;
     let journal = site.folder.path().join("new.journal");
     assert_eq!(rebuilt(&site, &journal).await.unwrap().done, 0, "its file is not in the output");
@@ -83,13 +86,7 @@ async fn what_is_accepted_but_gone_is_done_again() {
 #[tokio::test]
 async fn the_acceptances_of_another_recipe_are_none_of_ours() {
     let site = Site::new("");
-    let coordinator = site.serve().await;
-    phase(&coordinator, "capfilt").await;
-    let mut alice = Worker::register(&coordinator, "alice").await;
-    let lease = alice.shard().await;
-    write_part(&site, &lease, "d0");
-    assert!(alice.commit(&lease, "d0").await.unwrap().accepted);
-    until_kept(&site, &coordinator, 1).await;
+    let (coordinator, _) = with_one_acceptance(&site, true).await;
     coordinator.shutdown().await;
     let mut other = site.recipe.clone();
     other.seed += 1;

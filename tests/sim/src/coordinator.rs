@@ -200,7 +200,7 @@ impl Cluster {
         let event = match job {
             Job::Plan => plan(),
             Job::ReadAcceptances => unreachable!("no other coordinator works on the output"),
-            Job::KeepAcceptances { first, acceptances, .. } => {
+            Job::KeepAcceptances { first, acceptances } => {
                 let count = first + acceptances.len() as u64;
                 self.output.acceptances.extend(acceptances);
                 Event::AcceptancesKept { count }

@@ -1,8 +1,9 @@
-"use strict";
+// The form that asks for a token.
+
+import { login } from "./api.js";
+
 const form = document.querySelector("form");
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const reply = await fetch("login", { method: "POST", body: form.querySelector("input").value });
-  if (reply.ok) return location.reload();
-  form.querySelector("p").textContent = await reply.text();
+  form.querySelector("p").textContent = await login(form.querySelector("input").value);
 });

@@ -1,6 +1,6 @@
 // What an operator may ask for. Whoever may only look sees none of it, and a way to give a token.
 
-import { get, post } from "./api.js";
+import { get, login, post } from "./api.js";
 import { at, make } from "./dom.js";
 import { isOver } from "./text.js";
 
@@ -44,7 +44,6 @@ export function show(status) {
 
 at("token").onsubmit = async (event) => {
   event.preventDefault();
-  const reply = await fetch("login", { method: "POST", body: at("token-value").value });
-  if (reply.ok) location.reload();
-  else at("token").querySelector("p").textContent = await reply.text();
+  const refusal = await login(at("token-value").value);
+  if (refusal) at("token").querySelector("p").textContent = refusal;
 };
