@@ -119,7 +119,10 @@ impl Machine {
                 let planned = self.shards.all.get(shard);
                 planned.is_some_and(|planned| part.check(shard, planned.plan.rows).is_ok())
             }
-            Acceptance::Checkpoint { stage, .. } => self.config.stage(*stage).is_some(),
+            // A stage's last one would leave nothing to commit that ends the stage: its last stretch is trained again.
+            Acceptance::Checkpoint { stage, checkpoint } => {
+                self.config.stage(*stage).is_some_and(|planned| checkpoint.step < planned.steps)
+            }
         };
         let acceptances = read.iter().filter(is_of_this_plan).cloned().collect();
         Decision::noted(vec![Record::AcceptancesRead { acceptances }])

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use quern_coordinator::{Coordinator, RebuildError, Rebuilt, ServeOptions, back_up, rebuild, serve};
-use quern_proto::ShardLease;
+use quern_proto::{ShardLease, World};
 use tonic::Code;
 
 use crate::harness::{LEASE_MS, STAGE1, Site, Worker, code, mill, phase};
@@ -151,34 +151,66 @@ async fn a_restored_backup_knows_what_was_accepted_since_while_old_workers_commi
     coordinator.shutdown().await;
 }
 
+/// Writes the checkpoint of a step into the output and commits it as rank 0.
+async fn checkpoint(site: &Site, worker: &mut Worker, world: &World, step: u64, last: bool) {
+    let folder = site.folder.path().join(format!("out/stage1/step-{step:06}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("state.json"), "{}").unwrap();
+    assert!(worker.checkpoint(world, step, last).await.unwrap().accepted);
+}
+
+/// Two workers in the world of stage 1, the one of rank 0 first, once the shards that are left are made.
+async fn in_stage1(coordinator: &Coordinator, names: [&str; 2]) -> (Worker, Worker, World) {
+    let mut first = Worker::register(coordinator, names[0]).await;
+    let mut second = Worker::register(coordinator, names[1]).await;
+    mill(&mut first).await;
+    let generation = phase(coordinator, "stage1").await.world_generation;
+    first.join(generation).await.unwrap();
+    let world = second.seat(generation).await;
+    if world.rank == 0 {
+        return (second, first, world);
+    }
+    let world = first.seat(generation).await;
+    (first, second, world)
+}
+
 #[tokio::test]
 async fn training_goes_on_from_the_last_checkpoint_that_was_written_down() {
     let site = Site::new(STAGE1);
     let coordinator = site.serve().await;
-    let mut workers = [Worker::register(&coordinator, "alice").await, Worker::register(&coordinator, "bob").await];
     phase(&coordinator, "capfilt").await;
-    mill(&mut workers[0]).await;
-    phase(&coordinator, "stage1").await;
-    workers[0].join(1).await.unwrap();
-    let world = workers[1].seat(1).await;
-    let world = if world.rank == 0 { world } else { workers[0].seat(1).await };
-    let speaker = workers.iter_mut().next().unwrap();
-    std::fs::create_dir_all(site.folder.path().join("out/stage1/step-000004")).unwrap();
-    std::fs::write(site.folder.path().join("out/stage1/step-000004/state.json"), "{}").unwrap();
-    assert!(speaker.checkpoint(&world, 4, false).await.unwrap().accepted);
+    let (mut leader, _other, world) = in_stage1(&coordinator, ["alice", "bob"]).await;
+    checkpoint(&site, &mut leader, &world, 4, false).await;
     until_kept(&site, &coordinator, 2).await;
     coordinator.shutdown().await;
     // The parts are gone, too: they are made again, and training goes on from where it was.
     std::fs::remove_file(site.journal()).unwrap();
     assert_eq!(rebuilt(&site, &site.journal()).await.unwrap().done, 0);
     let coordinator = site.serve().await;
-    let mut workers = [Worker::register(&coordinator, "carol").await, Worker::register(&coordinator, "dave").await];
-    mill(&mut workers[0]).await;
-    let stage1 = phase(&coordinator, "stage1").await;
-    workers[0].join(stage1.world_generation).await.unwrap();
-    let world = workers[1].seat(stage1.world_generation).await;
+    let (_leader, _other, world) = in_stage1(&coordinator, ["carol", "dave"]).await;
     assert_eq!((world.step, world.checkpoint.as_str()), (4, "stage1/step-000004"));
     assert_eq!(world.incarnation, 3);
+    coordinator.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stage_whose_last_checkpoint_was_written_down_still_ends() {
+    let site = Site::new(STAGE1);
+    let coordinator = site.serve().await;
+    phase(&coordinator, "capfilt").await;
+    let (mut leader, _other, world) = in_stage1(&coordinator, ["alice", "bob"]).await;
+    checkpoint(&site, &mut leader, &world, 4, false).await;
+    checkpoint(&site, &mut leader, &world, 10, true).await;
+    assert!(coordinator.finished().await.succeeded);
+    coordinator.shutdown().await;
+    std::fs::remove_file(site.journal()).unwrap();
+    rebuilt(&site, &site.journal()).await.unwrap();
+    let coordinator = site.serve().await;
+    let (mut leader, _other, world) = in_stage1(&coordinator, ["carol", "dave"]).await;
+    assert_eq!(world.step, 4, "the last stretch is trained again");
+    checkpoint(&site, &mut leader, &world, 10, true).await;
+    let outcome = coordinator.finished().await;
+    assert!(outcome.succeeded, "{}", outcome.message);
     coordinator.shutdown().await;
 }
 
