@@ -3,9 +3,13 @@
 //! What a journal must guarantee: when [`Journal::append`] has returned `Ok`, all its records survive the machine's
 //! power being cut; when it has returned an error, [`Journal::replay`] says which of them are there, and they are so in
 //! every later replay. Appending is all or nothing.
+//!
+//! Beside the records a journal keeps a [`Snapshot`] of what they come to, so that a start reads only those after it. It is
+//! a cache: without it, or when it is another version's or damaged, all records are read.
 
 mod backup;
 mod memory;
+mod snapshot;
 mod sqlite;
 
 use std::path::PathBuf;
@@ -14,6 +18,7 @@ use quern_machine::Record;
 
 pub use backup::back_up;
 pub use memory::MemoryJournal;
+pub use snapshot::Snapshot;
 pub use sqlite::SqliteJournal;
 
 /// Which run a journal is of. A journal of another one is refused.
@@ -27,17 +32,29 @@ pub struct RunIdentity {
 
 /// A run's durable records.
 pub trait Journal: Send {
-    /// Hands over all records, in order.
+    /// The last snapshot that was kept, when it is whole.
+    ///
+    /// # Errors
+    /// When the journal can't be read.
+    fn snapshot(&mut self) -> Result<Option<Snapshot>, JournalError>;
+
+    /// Hands over all records after the first `after`, in order.
     ///
     /// # Errors
     /// When the journal can't be read, or holds what this version doesn't understand.
-    fn replay(&mut self, absorb: &mut dyn FnMut(Record)) -> Result<(), JournalError>;
+    fn replay(&mut self, after: u64, absorb: &mut dyn FnMut(Record)) -> Result<(), JournalError>;
 
     /// Appends records in one transaction and syncs it.
     ///
     /// # Errors
     /// When the records are not known to be durable: the caller must replay.
     fn append(&mut self, records: &[&Record]) -> Result<(), JournalError>;
+
+    /// Keeps a snapshot in place of the one before.
+    ///
+    /// # Errors
+    /// When it is not known to be kept.
+    fn keep_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), JournalError>;
 }
 
 /// Why a journal can't be used.

@@ -24,6 +24,8 @@ pub use keeper::{Job, Keeper};
 
 /// Calls that wait for the ledger at most; more wait outside.
 const QUEUE: usize = 4096;
+/// Records beyond a snapshot that a start may have to read, before it leaves a new one: about a fifth of a second's worth.
+const SNAPSHOT_AFTER: u64 = 50_000;
 
 /// What waits for the ledger.
 enum Entry {
@@ -100,7 +102,7 @@ pub(crate) struct Opened {
 /// When the journal can't be read, or doesn't take the record of this start.
 pub(crate) fn open(opening: Opening) -> Result<Opened, JournalError> {
     let Opening { config, journal, clock, describe, mut take } = opening;
-    let keeper = Keeper::open(config, journal, clock.now_ms(), &mut take)?;
+    let keeper = Keeper::open(config, journal, SNAPSHOT_AFTER, clock.now_ms(), &mut take)?;
     let incarnation = keeper.machine().incarnation();
     let (status_sender, status) = watch::channel(describe.status(keeper.machine(), None));
     let (job_sender, jobs) = mpsc::unbounded_channel();

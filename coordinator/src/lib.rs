@@ -31,7 +31,7 @@ mod web;
 pub mod simulation {
     pub use crate::beside::Taken;
     pub use crate::errors::CallError;
-    pub use crate::journal::{Journal, MemoryJournal, RunIdentity, SqliteJournal};
+    pub use crate::journal::{Journal, MemoryJournal, RunIdentity, Snapshot, SqliteJournal};
     pub use crate::ledger::{Job, Keeper};
 }
 

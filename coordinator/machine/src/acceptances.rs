@@ -41,7 +41,7 @@ pub enum Acceptance {
 }
 
 /// What is written beside the output, and what was read from there.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Acceptances {
     /// Whether the store knows of a coordinator that this journal doesn't.
     pub behind: bool,

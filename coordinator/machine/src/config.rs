@@ -1,9 +1,11 @@
 //! What the recipe says about the cluster, as far as it guides decisions.
 
+use serde::{Deserialize, Serialize};
+
 use crate::run::Stage;
 
 /// What the recipe says about the cluster. It guides decisions only: no record's meaning depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// How long a worker may be silent.
     pub lease_ms: u64,
@@ -63,7 +65,7 @@ impl Config {
 }
 
 /// What the recipe says about a stage of training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageConfig {
     /// Ranks of the world.
     pub ranks: u32,
@@ -72,7 +74,7 @@ pub struct StageConfig {
 }
 
 /// Device memory that a worker must have to be given a phase's work; 0: any will do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct MemoryNeeds {
     /// Of CapFilt.
     pub capfilt_bytes: u64,

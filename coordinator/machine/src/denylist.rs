@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::Refusal;
 use crate::ids::{Place, WorkerId};
 use crate::machine::Machine;
@@ -14,7 +16,7 @@ use crate::mutation::{Mutation, planted};
 use crate::record::Record;
 
 /// A place's failures since it last succeeded.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Streak {
     /// What it failed at.
     pub failed: BTreeSet<String>,
@@ -25,7 +27,7 @@ pub(crate) struct Streak {
 }
 
 /// Who fails, and who gets no work for it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Denylist {
     pub streaks: BTreeMap<Place, Streak>,
     /// Why each gets no work.

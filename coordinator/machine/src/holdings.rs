@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{Epoch, ShardId, WorkerId};
 
 /// Live attempts by worker and by deadline.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Holdings {
     by_worker: BTreeMap<WorkerId, BTreeMap<Epoch, ShardId>>,
     by_deadline: BTreeMap<(u64, Epoch), ShardId>,

@@ -63,7 +63,7 @@ pub use event::{
 };
 pub use ids::{Epoch, Generation, Incarnation, Place, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken};
 pub use invariants::Violation;
-pub use machine::Machine;
+pub use machine::{Machine, STATE};
 pub use members::{MemberState, Warmth};
 #[cfg(feature = "mutations")]
 pub use mutation::plant;

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::acceptances::Acceptances;
 use crate::config::{Config, StageConfig};
 use crate::denylist::Denylist;
@@ -17,8 +19,12 @@ use crate::shards::{Ending, SettledShard, ShardPlan, Shards, Standing};
 use crate::tasks::Tasks;
 use crate::training::{Loss, Training};
 
-/// The state of one run.
-#[derive(Debug, Clone, PartialEq)]
+/// How the state is laid out and what it means. To be raised whenever either changes: a snapshot of another state is not
+/// used, the records are replayed instead.
+pub const STATE: u32 = 1;
+
+/// The state of one run. It is the records absorbed so far: what they come to may be kept and taken up again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     pub(crate) config: Config,
     pub(crate) now_ms: u64,
@@ -47,6 +53,11 @@ impl Machine {
             training: Training::default(),
             acceptances: Acceptances::default(),
         }
+    }
+
+    /// Takes up a state that was kept; what the recipe says of the cluster guides decisions from now on.
+    pub fn under(self, config: Config) -> Self {
+        Machine { config, ..self }
     }
 
     /// What the coordinator has to do now, beside answering.

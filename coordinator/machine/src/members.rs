@@ -10,7 +10,7 @@ use crate::mutation::{Mutation, planted};
 use crate::run::Stage;
 
 /// Where a worker stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemberState {
     /// It gets work.
     Alive,
@@ -65,7 +65,7 @@ impl Warmth {
 }
 
 /// One worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
     pub name: String,
     pub device: String,
@@ -102,7 +102,7 @@ impl Member {
 }
 
 /// All workers that ever registered.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Members {
     pub all: BTreeMap<WorkerId, Member>,
     /// Those that are not lost, by when they were last heard.

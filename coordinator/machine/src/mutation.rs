@@ -48,6 +48,12 @@ pub enum Mutation {
     AcceptASecondResult,
     /// Who is gone keeps its task.
     KeepTasksOfTheGone,
+    /// The journal is not synced.
+    JournalWithoutSync,
+    /// A commit of the journal that failed counts as done.
+    BelieveFailedCommits,
+    /// A snapshot says that it holds a record more than it does.
+    SnapshotAhead,
 }
 
 #[cfg(feature = "mutations")]
@@ -62,7 +68,7 @@ mod active {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Mutation; 22] = [
+        pub const ALL: [Mutation; 25] = [
             Mutation::SkipEpochCheck,
             Mutation::SkipIncarnationCheck,
             Mutation::AnswerBeforeAppend,
@@ -85,7 +91,17 @@ mod active {
             Mutation::SkipTaskTokens,
             Mutation::AcceptASecondResult,
             Mutation::KeepTasksOfTheGone,
+            Mutation::JournalWithoutSync,
+            Mutation::BelieveFailedCommits,
+            Mutation::SnapshotAhead,
         ];
+    }
+
+    impl Mutation {
+        /// Whether only a disk that fails shows it.
+        pub fn is_below_the_journal(self) -> bool {
+            matches!(self, Mutation::JournalWithoutSync | Mutation::BelieveFailedCommits)
+        }
     }
 
     /// Plants a bug in this thread's machines and ledgers, in place of the one planted before.

@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// How many of the last finished attempts are remembered.
 const REMEMBERED: usize = 63;
 /// Before so many have finished, nothing can be said.
@@ -12,7 +14,7 @@ const ENOUGH: usize = 3;
 const SLOWNESS: u64 = 2;
 
 /// What the last finished attempts took, in microseconds per row.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Pace {
     recent: VecDeque<u64>,
 }

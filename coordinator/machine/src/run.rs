@@ -6,7 +6,7 @@ use crate::event::Finished;
 use crate::tasks::Task;
 
 /// What the run is at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Phase {
     /// The corpus is cut into shards.
     #[default]
@@ -62,7 +62,7 @@ impl Stage {
 }
 
 /// How the run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// All phases are done.
     Done,
@@ -95,7 +95,7 @@ pub enum Chore {
 }
 
 /// The run's state.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub phase: Phase,
     pub end: Option<End>,

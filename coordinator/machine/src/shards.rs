@@ -30,7 +30,7 @@ pub struct ShardPlan {
 }
 
 /// A live attempt at a shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attempt {
     pub token: ShardToken,
     pub worker: WorkerId,
@@ -44,7 +44,7 @@ pub(crate) struct Attempt {
 }
 
 /// Where a shard stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ShardState {
     Pending,
     /// Someone works on it; never without an attempt.
@@ -61,7 +61,7 @@ pub(crate) enum ShardState {
 }
 
 /// One shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shard {
     pub plan: ShardPlan,
     pub state: ShardState,
@@ -108,7 +108,7 @@ pub enum Settled {
 }
 
 /// Sums over all shards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Totals {
     /// Shards of the plan.
     pub shards: u64,
@@ -129,7 +129,7 @@ pub struct Totals {
 }
 
 /// Second attempts, begun while a first one was live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SecondAttempts {
     /// How many were ever begun.
     pub begun: u64,
@@ -138,7 +138,7 @@ pub struct SecondAttempts {
 }
 
 /// All shards of a run, with the indices and sums that keep every decision cheap.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Shards {
     pub all: BTreeMap<ShardId, Shard>,
     /// Pending shards; those that failed least often come first.

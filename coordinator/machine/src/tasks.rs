@@ -66,14 +66,14 @@ impl TaskResult {
 }
 
 /// Who is at the task.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TaskAttempt {
     pub token: ShardToken,
     pub worker: WorkerId,
 }
 
 /// A task that is done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DoneTask {
     pub task: Task,
     pub token: ShardToken,
@@ -81,7 +81,7 @@ pub(crate) struct DoneTask {
 }
 
 /// Tasks: the one that the run is at, and those that are done.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Tasks {
     pub attempt: Option<TaskAttempt>,
     /// Attempts at the current one that failed.

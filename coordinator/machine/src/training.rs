@@ -55,7 +55,7 @@ pub struct Checkpoint {
 }
 
 /// The gang of ranks.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum World {
     /// All is trained: this generation was the last.
     Over(Generation),
@@ -110,7 +110,7 @@ pub(crate) enum Loss {
 }
 
 /// A stage that is done.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct DoneStage {
     pub stage: Stage,
     pub checkpoint: Checkpoint,
@@ -120,7 +120,7 @@ pub(crate) struct DoneStage {
 }
 
 /// Training's state: of the stage that it is at.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Training {
     pub stage: Stage,
     /// Stages before it.

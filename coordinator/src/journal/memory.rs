@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quern_machine::Record;
 
-use super::{Journal, JournalError};
+use super::{Journal, JournalError, Snapshot};
 
 /// How an append goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,7 @@ enum Fault {
 #[derive(Debug, Default)]
 struct Shared {
     records: Vec<Record>,
+    snapshot: Option<Snapshot>,
     faults: VecDeque<Option<Fault>>,
     full: bool,
     appends: u64,
@@ -46,6 +47,13 @@ impl MemoryJournal {
         self.shared().appends
     }
 
+    /// Another journal with the same records, of which neither hears what is appended to the other.
+    #[cfg(test)]
+    pub(crate) fn copy(&self) -> MemoryJournal {
+        let records = self.shared().records.clone();
+        MemoryJournal(Arc::new(Mutex::new(Shared { records, ..Shared::default() })))
+    }
+
     /// The records as JSON, in order.
     pub fn lines(&self) -> Vec<String> {
         self.shared().records.iter().map(super::sqlite::line).collect()
@@ -57,8 +65,12 @@ impl MemoryJournal {
 }
 
 impl Journal for MemoryJournal {
-    fn replay(&mut self, absorb: &mut dyn FnMut(Record)) -> Result<(), JournalError> {
-        self.shared().records.iter().cloned().for_each(absorb);
+    fn snapshot(&mut self) -> Result<Option<Snapshot>, JournalError> {
+        Ok(self.shared().snapshot.clone())
+    }
+
+    fn replay(&mut self, after: u64, absorb: &mut dyn FnMut(Record)) -> Result<(), JournalError> {
+        self.shared().records.iter().skip(after as usize).cloned().for_each(absorb);
         Ok(())
     }
 
@@ -76,5 +88,10 @@ impl Journal for MemoryJournal {
                 Err(JournalError::Io { path: "memory".into(), reason: "the sync failed (scripted)".into() })
             }
         }
+    }
+
+    fn keep_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), JournalError> {
+        self.shared().snapshot = Some(snapshot.clone());
+        Ok(())
     }
 }

@@ -4,37 +4,31 @@
 //! sqlite3 run.journal "select seq, record from records order by seq desc limit 5"
 //! ```
 //!
-//! Table `records(seq, record)` holds one JSON object per record, `seq` from 1 without gaps; table `run(key, value)`
-//! says which run it is. A lock on the file `{journal}.lock` keeps a second coordinator out.
+//! Table `records(seq, record)` holds one JSON object per record, `seq` from 1 without gaps; table `snapshots` at most one
+//! [`Snapshot`]; table `run(key, value)` says which run it is. A lock on the file `{journal}.lock` keeps a second
+//! coordinator out.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::path::{Path, PathBuf};
+mod database;
 
-use quern_machine::Record;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use std::path::Path;
 
-use super::{Journal, JournalError, RunIdentity};
+use quern_machine::{Mutation, Record, planted};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
-/// `qurn`: what the file's header names as its application.
-pub(super) const APPLICATION: i64 = 0x7175_726e;
-/// The newest format of the tables and the records' JSON that this version reads; it is what it writes.
-const FORMAT: i64 = 1;
+use self::database::Database;
+use super::{Journal, JournalError, RunIdentity, Snapshot};
 
-const TABLES: &str = "
-    create table if not exists run (key text primary key, value text not null) strict;
-    create table if not exists records (seq integer primary key, record text not null) strict;
-";
+pub(super) use self::database::APPLICATION;
 
 /// A journal in an SQLite database.
 #[derive(Debug)]
 pub struct SqliteJournal {
-    path: PathBuf,
+    database: Database,
     /// `None` after a failure: the next replay opens anew, so that nothing of the failed transaction lingers.
     connection: Option<Connection>,
     last_seq: i64,
     /// Whether a sync may have failed since all that can be read was made durable: this process' or an earlier one's.
     is_doubtful: bool,
-    _lock: File,
 }
 
 impl SqliteJournal {
@@ -43,87 +37,134 @@ impl SqliteJournal {
     /// # Errors
     /// When the file can't be used, is in use, damaged, or of another run.
     pub fn open(path: &Path, run: &RunIdentity) -> Result<Self, JournalError> {
-        let lock = lock(path)?;
-        let mut connection = connect(path)?;
-        identify(path, &mut connection, run)?;
-        Ok(SqliteJournal {
-            path: path.into(),
-            connection: Some(connection),
-            last_seq: 0,
-            is_doubtful: true,
-            _lock: lock,
-        })
+        Self::begin(Database::locked(path)?, run)
+    }
+
+    /// Opens it through another of SQLite's VFS than the system's. No lock is taken: nobody else may have it open.
+    ///
+    /// # Errors
+    /// As those of [`SqliteJournal::open`].
+    pub fn open_through(vfs: &'static str, path: &Path, run: &RunIdentity) -> Result<Self, JournalError> {
+        Self::begin(Database::through(vfs, path), run)
+    }
+
+    fn begin(database: Database, run: &RunIdentity) -> Result<Self, JournalError> {
+        let mut connection = database.connect()?;
+        database.identify(&mut connection, run)?;
+        Ok(SqliteJournal { database, connection: Some(connection), last_seq: 0, is_doubtful: true })
+    }
+
+    fn path(&self) -> &Path {
+        self.database.path()
     }
 
     fn connection(&mut self) -> Result<&mut Connection, JournalError> {
         if self.connection.is_none() {
-            self.connection = Some(connect(&self.path)?);
+            self.connection = Some(self.database.connect()?);
         }
         Ok(self.connection.as_mut().expect("it has just been opened"))
     }
 
-    fn read(&mut self, absorb: &mut dyn FnMut(Record)) -> Result<i64, JournalError> {
-        let path = self.path.clone();
+    fn read(&mut self, after: u64, absorb: &mut dyn FnMut(Record)) -> Result<i64, JournalError> {
+        let path = self.path().to_path_buf();
         let sql = |error| from_sqlite(&path, error);
         let connection = self.connection()?;
-        let mut statement = connection.prepare("select seq, record from records order by seq").map_err(sql)?;
-        let mut rows = statement.query([]).map_err(sql)?;
-        let mut last_seq = 0;
+        // The last record of a snapshot is read again, to see that the records are not behind it.
+        let after = after.cast_signed();
+        let mut next = after.max(1);
+        let query = "select seq, record from records where seq >= ?1 order by seq";
+        let mut statement = connection.prepare(query).map_err(sql)?;
+        let mut rows = statement.query([next]).map_err(sql)?;
+        let missing = |seq| JournalError::Damaged { path: path.clone(), reason: format!("record {seq} is missing") };
         while let Some(row) = rows.next().map_err(sql)? {
             let seq: i64 = row.get(0).map_err(sql)?;
             let text: String = row.get(1).map_err(sql)?;
-            if seq != last_seq + 1 {
-                let reason = format!("record {} is missing", last_seq + 1);
-                return Err(JournalError::Damaged { path, reason });
+            if seq != next {
+                return Err(missing(next));
             }
-            absorb(parse(&path, &text)?);
-            last_seq = seq;
+            if seq > after {
+                absorb(parse(&path, &text)?);
+            }
+            next += 1;
         }
-        Ok(last_seq)
+        if next <= after { Err(missing(next)) } else { Ok(next - 1) }
     }
 
-    fn write(&mut self, records: &[&Record]) -> Result<i64, JournalError> {
-        let path = self.path.clone();
+    /// Changes it in one transaction, which is durable when this returns `Ok`.
+    fn change<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, JournalError> {
+        let changed = self.try_change(change);
+        self.is_doubtful = changed.is_err();
+        if changed.is_err() {
+            self.connection = None;
+        }
+        changed
+    }
+
+    fn try_change<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, JournalError> {
+        let path = self.path().to_path_buf();
         let sql = |error| from_sqlite(&path, error);
-        let mut seq = self.last_seq;
         let is_doubtful = self.is_doubtful;
         let connection = self.connection()?;
         if is_doubtful {
             settle(&path, connection)?;
         }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
-        {
-            let insert = "insert into records (seq, record) values (?1, ?2)";
-            let mut statement = transaction.prepare_cached(insert).map_err(sql)?;
-            for record in records {
-                seq += 1;
-                statement.execute(params![seq, line(record)]).map_err(sql)?;
-            }
-        }
+        let made = change(&transaction).map_err(sql)?;
         transaction.commit().map_err(sql)?;
-        Ok(seq)
+        Ok(made)
     }
 }
 
 impl Journal for SqliteJournal {
-    fn replay(&mut self, absorb: &mut dyn FnMut(Record)) -> Result<(), JournalError> {
-        self.last_seq = self.read(absorb)?;
+    fn snapshot(&mut self) -> Result<Option<Snapshot>, JournalError> {
+        let path = self.path().to_path_buf();
+        let query = "select seq, state, machine, digest from snapshots order by seq desc limit 1";
+        let connection = self.connection()?;
+        let found = connection.query_row(query, [], |row| {
+            let (seq, state, machine): (i64, u32, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let is_whole = row.get::<_, String>(3)? == digest(seq, &machine);
+            Ok(is_whole.then_some(Snapshot { records: seq.unsigned_abs(), state, machine }))
+        });
+        Ok(found.optional().map_err(|error| from_sqlite(&path, error))?.flatten())
+    }
+
+    fn replay(&mut self, after: u64, absorb: &mut dyn FnMut(Record)) -> Result<(), JournalError> {
+        self.last_seq = self.read(after, absorb)?;
         Ok(())
     }
 
     fn append(&mut self, records: &[&Record]) -> Result<(), JournalError> {
-        match self.write(records) {
-            Ok(last_seq) => {
-                self.is_doubtful = false;
-                self.last_seq = last_seq;
-                Ok(())
+        let mut seq = self.last_seq;
+        let appended = self.change(|transaction| {
+            let insert = "insert into records (seq, record) values (?1, ?2)";
+            let mut statement = transaction.prepare_cached(insert)?;
+            for record in records {
+                seq += 1;
+                statement.execute(params![seq, line(record)])?;
             }
-            Err(error) => {
-                self.connection = None;
-                self.is_doubtful = true;
-                Err(error)
-            }
+            Ok(())
+        });
+        if appended.is_ok() || planted(Mutation::BelieveFailedCommits) {
+            self.last_seq = seq;
+            return Ok(());
         }
+        appended
+    }
+
+    fn keep_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), JournalError> {
+        let Snapshot { records, state, machine } = snapshot;
+        let seq = records.cast_signed();
+        self.change(|transaction| {
+            transaction.execute("delete from snapshots", [])?;
+            let insert = "insert into snapshots (seq, state, machine, digest) values (?1, ?2, ?3, ?4)";
+            transaction.execute(insert, params![seq, state, machine, digest(seq, machine)]).map(|_| ())
+        })
     }
 }
 
@@ -139,31 +180,9 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Record, JournalError> {
     })
 }
 
-fn lock(path: &Path) -> Result<File, JournalError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let open = |reason: std::io::Error| JournalError::Open { path: path.into(), reason: reason.to_string() };
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(open)?;
-    }
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(PathBuf::from(name)).map_err(open)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(JournalError::InUse { path: path.into() }),
-        Err(TryLockError::Error(error)) => Err(open(error)),
-    }
-}
-
-fn connect(path: &Path) -> Result<Connection, JournalError> {
-    let sql = |error| from_sqlite(path, error);
-    let connection = Connection::open(path).map_err(sql)?;
-    connection.pragma_update(None, "journal_mode", "wal").map_err(sql)?;
-    connection.pragma_update(None, "synchronous", "full").map_err(sql)?;
-    let verdict: String = connection.query_row("pragma quick_check(1)", [], |row| row.get(0)).map_err(sql)?;
-    if verdict != "ok" {
-        return Err(JournalError::Damaged { path: path.into(), reason: verdict });
-    }
-    Ok(connection)
+/// What tells that a snapshot is whole, and of so many records.
+fn digest(seq: i64, machine: &[u8]) -> String {
+    blake3::Hasher::new().update(&seq.to_le_bytes()).update(machine).finalize().to_hex().to_string()
 }
 
 /// Moves the write-ahead log into the database and syncs that. After a failed sync the log's last frames may be in the
@@ -179,41 +198,6 @@ fn settle(path: &Path, connection: &Connection) -> Result<(), JournalError> {
     }
 }
 
-/// Checks that the database is this run's journal; makes it so when it is empty.
-fn identify(path: &Path, connection: &mut Connection, run: &RunIdentity) -> Result<(), JournalError> {
-    let sql = |error| from_sqlite(path, error);
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
-    let number = |pragma| transaction.query_row(&format!("pragma {pragma}"), [], |row| row.get::<_, i64>(0));
-    let application = number("application_id").map_err(sql)?;
-    let format = number("user_version").map_err(sql)?;
-    let tables: i64 = transaction.query_row("select count(*) from sqlite_schema", [], |row| row.get(0)).map_err(sql)?;
-    if tables > 0 && application != APPLICATION {
-        return Err(JournalError::Damaged { path: path.into(), reason: "it is another application's database".into() });
-    }
-    if format > FORMAT {
-        return Err(JournalError::Newer { path: path.into(), found: format, known: FORMAT });
-    }
-    transaction.execute_batch(TABLES).map_err(sql)?;
-    transaction.pragma_update(None, "application_id", APPLICATION).map_err(sql)?;
-    transaction.pragma_update(None, "user_version", FORMAT).map_err(sql)?;
-    for (key, what, expected) in [("recipe_hash", "recipe hash", &run.recipe_hash), ("output", "output", &run.output)] {
-        let read = "select value from run where key = ?1";
-        let found: Option<String> = transaction.query_row(read, [key], |row| row.get(0)).optional().map_err(sql)?;
-        match found {
-            None => {
-                let write = "insert into run (key, value) values (?1, ?2)";
-                transaction.execute(write, params![key, expected]).map_err(sql)?;
-            }
-            Some(found) if found != *expected => {
-                let expected = expected.clone();
-                return Err(JournalError::OtherRun { path: path.into(), what, found, expected });
-            }
-            Some(_) => {}
-        }
-    }
-    transaction.commit().map_err(sql)
-}
-
 pub(super) fn from_sqlite(path: &Path, error: rusqlite::Error) -> JournalError {
     let path = path.to_path_buf();
     let reason = error.to_string();
@@ -223,7 +207,9 @@ pub(super) fn from_sqlite(path: &Path, error: rusqlite::Error) -> JournalError {
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             JournalError::Open { path, reason }
         }
-        _ => JournalError::Io { path, reason },
+        // What is there is no number or text where one must be.
+        None => JournalError::Damaged { path, reason },
+        Some(_) => JournalError::Io { path, reason },
     }
 }
 

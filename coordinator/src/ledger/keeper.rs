@@ -11,7 +11,7 @@ use quern_machine::{Acceptance, Answer, Call, Chore, Config, Event, Machine, Mut
 
 use crate::beside::Taken;
 use crate::errors::CallError;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, Snapshot};
 
 /// What the coordinator has to do beside answering, with all that it needs.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub enum Job {
 pub struct Keeper {
     config: Config,
     journal: Box<dyn Journal>,
+    /// After how many records beyond a snapshot a new one is worth it.
+    snapshot_after: u64,
     machine: Machine,
     /// Why nothing can be journalled now.
     outage: Option<String>,
@@ -46,18 +48,19 @@ pub struct Keeper {
 
 impl Keeper {
     /// Recovers the machine from the journal and takes the next incarnation, which `take` makes of what the journal
-    /// says; a failed run is taken up again.
+    /// says; a failed run is taken up again. When `snapshot_after` records or more had to be read, a snapshot is kept.
     ///
     /// # Errors
     /// When the journal can't be read, or doesn't take the record of this start; or what `take` says.
     pub fn open(
         config: Config,
         journal: Box<dyn Journal>,
+        snapshot_after: u64,
         now_ms: u64,
         take: &mut dyn FnMut(&Machine) -> Result<Taken, JournalError>,
     ) -> Result<Self, JournalError> {
         let machine = Machine::new(config);
-        let mut keeper = Keeper { config, journal, machine, outage: None, sound: true, asked: None };
+        let mut keeper = Keeper { config, journal, snapshot_after, machine, outage: None, sound: true, asked: None };
         keeper.rebuild()?;
         let taken = take(&keeper.machine)?;
         keeper.start(now_ms, true, taken)?;
@@ -165,9 +168,13 @@ impl Keeper {
 
     /// Forgets all that isn't in the journal.
     fn rebuild(&mut self) -> Result<(), JournalError> {
-        let mut machine = Machine::new(self.config);
+        let snapshot = self.journal.snapshot()?;
+        let kept = snapshot.and_then(|snapshot| Some((snapshot.machine(self.config)?, snapshot.records())));
+        let (mut machine, kept) = kept.unwrap_or_else(|| (Machine::new(self.config), 0));
+        let mut records = kept;
         let mut last = None;
-        self.journal.replay(&mut |record| {
+        self.journal.replay(kept, &mut |record| {
+            records += 1;
             if planted(Mutation::LoseTheLastRecord) {
                 if let Some(before) = last.replace(record) {
                     machine.absorb(&before);
@@ -176,6 +183,13 @@ impl Keeper {
                 machine.absorb(&record);
             }
         })?;
+        if records - kept >= self.snapshot_after {
+            let counted = records + u64::from(planted(Mutation::SnapshotAhead));
+            // All that is in it is in the records, too.
+            if let Err(error) = self.journal.keep_snapshot(&Snapshot::of(&machine, counted)) {
+                tracing::warn!(%error, "no snapshot of the journal can be kept");
+            }
+        }
         self.machine = machine;
         self.sound = true;
         Ok(())

@@ -1,12 +1,12 @@
 //! The ledger over a journal that fails when it is told to, with time that stands still unless told to go on.
 
 use quern_machine::{
-    Call, Caller, Finished, PartSummary, Refusal, Registration, ShardId, ShardPlan, ShardToken, Work, WorkerId,
+    Call, Caller, Finished, PartSummary, Record, Refusal, Registration, ShardId, ShardPlan, ShardToken, Work, WorkerId,
 };
 
 use super::*;
 use crate::clock::ScriptedClock;
-use crate::journal::MemoryJournal;
+use crate::journal::{Journal, MemoryJournal, Snapshot};
 use crate::secrets;
 
 const CONFIG: Config = Config::new(100, 3);
@@ -273,4 +273,58 @@ async fn watchers_see_every_change_and_versions_rise_over_restarts() {
     let registered = status.borrow_and_update().clone();
     assert!(registered.version > planned.version);
     assert!(bench.restart().status().version > registered.version);
+}
+
+/// A journal that says nothing of its snapshot.
+struct Forgetful(MemoryJournal);
+
+impl Journal for Forgetful {
+    fn snapshot(&mut self) -> Result<Option<Snapshot>, JournalError> {
+        Ok(None)
+    }
+
+    fn replay(&mut self, after: u64, absorb: &mut dyn FnMut(Record)) -> Result<(), JournalError> {
+        self.0.replay(after, absorb)
+    }
+
+    fn append(&mut self, records: &[&Record]) -> Result<(), JournalError> {
+        self.0.append(records)
+    }
+
+    fn keep_snapshot(&mut self, _: &Snapshot) -> Result<(), JournalError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_start_over_a_snapshot_reads_no_further_back_and_comes_to_the_same() {
+    let mut take = |known: &Machine| Ok(Taken { incarnation: known.incarnation().next(), behind: false });
+    let mut journal = MemoryJournal::default();
+    for start in 1..4 {
+        let bench = Bench::open(journal);
+        if start == 1 {
+            bench.plan(&["a", "b", "c", "d"]).await;
+        }
+        let worker = bench.register().await;
+        let (shard, token) = bench.lease(worker).await;
+        bench.commit(worker, &shard, token).await.unwrap();
+        bench.lease(worker).await;
+        let Bench { journal: used, opened: Opened { ledger, thread, .. }, .. } = bench;
+        drop(ledger);
+        thread.join().unwrap();
+        journal = used;
+
+        let known = journal.lines().len() as u64;
+        let copied = journal.copy();
+        let over_all = Keeper::open(CONFIG, Box::new(Forgetful(copied)), 1, 7, &mut take).unwrap();
+        drop(Keeper::open(CONFIG, Box::new(journal.clone()), 1, 7, &mut take).unwrap());
+        assert_eq!(journal.snapshot().unwrap().unwrap().records(), known, "start {start}");
+        // A start was added to the records, which the snapshot doesn't have.
+        let over_snapshot = Keeper::open(CONFIG, Box::new(journal.clone()), 10, 7, &mut take).unwrap();
+        assert_eq!(journal.snapshot().unwrap().unwrap().records(), known, "one record is not worth another");
+        let (mut all, snapshot) = (over_all.machine().clone(), over_snapshot.machine());
+        let second = journal.lines().pop().unwrap();
+        all.absorb(&serde_json::from_str(&second).unwrap());
+        assert_eq!(&all, snapshot, "start {start}");
+    }
 }

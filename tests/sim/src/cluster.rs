@@ -65,6 +65,7 @@ pub(crate) enum What {
     StartWorker { worker: usize },
     Fault,
     DiskHeals,
+    PowerCut,
 }
 
 struct Scheduled {
@@ -138,7 +139,7 @@ pub fn run(options: Options) -> Report {
         config,
         checker: Checker::new(terms),
         output: Output::default(),
-        disk: Disk::new(options.sqlite).expect("a temporary folder can be made"),
+        disk: Disk::new(options.sqlite),
         coordinator: Coordinator::default(),
         workers,
         faults: BTreeMap::new(),
@@ -178,9 +179,8 @@ impl Cluster {
                 self.log.add(self.now_ms, format_args!("violation: {what}"));
                 return Err(what);
             }
-            if done_ms.is_none() && self.checker.is_done() {
-                done_ms = Some(at_ms);
-            }
+            // A journal that is set back may not know of the end any more.
+            done_ms = if self.checker.is_done() { done_ms.or(Some(at_ms)) } else { None };
             match done_ms {
                 Some(done_ms) if at_ms > done_ms + EPILOGUE_MS => break,
                 None if at_ms > QUIET_MS + BOUND_MS => {
@@ -204,6 +204,7 @@ impl Cluster {
             What::StartWorker { worker } => self.start_worker(worker),
             What::Fault => self.next_fault(),
             What::DiskHeals => self.disk_heals(),
+            What::PowerCut => self.cut_power(),
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The coordinator's process: the production keeper, its inbox, its clock, its chores and its deaths.
 
+use quern_coordinator::JournalError;
 use quern_coordinator::simulation::{CallError, Job, Keeper, Taken};
 use quern_machine::{Answer, Control, Event, Incarnation, Machine, ShardId, ShardPlan, UnreadableFile};
 use quern_sim_checker::{Told, Verdict};
@@ -8,6 +9,8 @@ use crate::cluster::{Ask, Cluster, Request, What};
 
 const TICK_MS: u64 = 100;
 const SHARD_ROWS: u64 = 8;
+/// Few, so that most starts are over a snapshot.
+const SNAPSHOT_AFTER: u64 = 100;
 
 /// The process.
 #[derive(Default)]
@@ -22,6 +25,8 @@ pub(crate) struct Coordinator {
     pub dies_after_append: bool,
     /// How long the operator wants the run to be paused.
     pub pause_until_ms: u64,
+    /// Batches of acceptances that were written: by whom, and the number of the first one in each.
+    batches: Vec<(Incarnation, u64)>,
     /// When the operator gives work again to those who were denied it.
     allow_at_ms: Option<u64>,
 }
@@ -50,16 +55,20 @@ impl Cluster {
         }
         // A store lets nobody take an incarnation twice.
         let now_ms = self.clock_ms();
-        let (config, last) = (self.config, &mut self.output.incarnation);
+        let (config, last, batches) = (self.config, &mut self.output.incarnation, &self.coordinator.batches);
         let mut take = |known: &Machine| {
             *last = known.incarnation().0.max(*last) + 1;
             let incarnation = Incarnation(*last);
-            Ok(Taken { incarnation, behind: false })
+            // As the production code judges it: decision 0012.
+            let kept = known.kept_acceptances();
+            let is_set_back = batches.iter().any(|(of, first)| *of == known.incarnation() && *first >= kept);
+            Ok(Taken { incarnation, behind: incarnation != known.incarnation().next() || is_set_back })
         };
         self.checker.process_starts();
-        let opened = self.disk.open().and_then(|journal| Keeper::open(config, journal, now_ms, &mut take));
+        let opened = self.disk.open();
+        let opened = opened.and_then(|journal| Keeper::open(config, journal, SNAPSHOT_AFTER, now_ms, &mut take));
         self.coordinator.life += 1;
-        self.count_disk_fault();
+        self.count_disk_faults();
         let life = self.coordinator.life;
         self.log.add(self.now_ms, format_args!("coordinator {life} starts: {:?}", opened.as_ref().err()));
         match opened {
@@ -69,10 +78,18 @@ impl Cluster {
                 self.read_journal()?;
                 self.hand_out_jobs();
             }
+            Err(JournalError::Damaged { reason, .. }) => {
+                let is_set_back = self.disk.tape().is_set_back;
+                if !is_set_back {
+                    return Err(format!("the journal is damaged, and no sync has lied: {reason}"));
+                }
+                self.fault("SQLite: journal damaged and moved away");
+                self.disk.replace();
+                self.after(300, What::StartCoordinator);
+            }
             Err(_) => {
-                let died = self.disk.tape().died;
-                if died {
-                    self.disk.kill().expect("the journal can be copied");
+                if self.disk.tape().died {
+                    self.kill_disk();
                 }
                 self.after(300, What::StartCoordinator);
             }
@@ -82,7 +99,30 @@ impl Cluster {
 
     /// The process is gone at once.
     pub(crate) fn kill_coordinator(&mut self) {
-        self.disk.kill().expect("the journal can be copied");
+        self.kill_disk();
+        self.forget_coordinator();
+    }
+
+    /// The machine's power fails.
+    pub(crate) fn cut_power(&mut self) {
+        if self.is_rough() {
+            self.fault("SQLite: power cut");
+            self.disk.kill(Some(&mut self.dice));
+            self.forget_coordinator();
+        }
+    }
+
+    /// The process dies with what is on its disk; of those under SQLite, each second one by a power cut.
+    fn kill_disk(&mut self) {
+        if self.disk.is_below_sqlite() && self.dice.per_mille(500) {
+            self.fault("SQLite: power cut");
+            self.disk.kill(Some(&mut self.dice));
+        } else {
+            self.disk.kill(None);
+        }
+    }
+
+    fn forget_coordinator(&mut self) {
         self.coordinator.keeper = None;
         self.coordinator.inbox.clear();
         self.coordinator.dies_after_append = false;
@@ -139,7 +179,7 @@ impl Cluster {
         let batch: Vec<_> = letters.iter().map(event).collect();
         let before = self.disk.tape().records.len();
         let verdicts = keeper.turn(now_ms, &batch);
-        self.count_disk_fault();
+        self.count_disk_faults();
         if self.disk.tape().died {
             self.kill_coordinator();
             return Ok(());
@@ -185,13 +225,16 @@ impl Cluster {
         let now_ms = self.clock_ms();
         let mut tape = self.disk.tape();
         let again = std::mem::take(&mut tape.again);
+        let is_set_back = again && std::mem::take(&mut tape.is_set_back);
+        if is_set_back {
+            self.checker.set_back(&tape.records)?;
+        }
         self.checker.read(now_ms, &tape.records, again)
     }
 
-    fn count_disk_fault(&mut self) {
-        let struck = self.disk.tape().struck.take();
-        if let Some(fault) = struck {
-            self.fault(fault.kind());
+    fn count_disk_faults(&mut self) {
+        for kind in self.disk.take_struck() {
+            self.fault(kind);
         }
     }
 
@@ -199,9 +242,14 @@ impl Cluster {
         let Some(job) = self.coordinator.keeper.as_mut().and_then(Keeper::next_job) else { return };
         let event = match job {
             Job::Plan => plan(),
-            Job::ReadAcceptances => unreachable!("no other coordinator works on the output"),
+            // Where two speak of the same shard, the later one holds.
+            Job::ReadAcceptances => {
+                let acceptances = self.output.acceptances.iter().rev().cloned().collect();
+                Event::AcceptancesRead { acceptances }
+            }
             Job::KeepAcceptances { first, acceptances } => {
                 let count = first + acceptances.len() as u64;
+                self.coordinator.batches.push((Incarnation(self.output.incarnation), first));
                 self.output.acceptances.extend(acceptances);
                 Event::AcceptancesKept { count }
             }

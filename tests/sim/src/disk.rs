@@ -1,24 +1,28 @@
 //! The coordinator's disk: a production journal that fails as it is told, and what it holds.
+//!
+//! The journal in memory fails here, around it. Under the SQLite journal it is the disk itself that fails
+//! (`quern-sim-vfs`): SQLite is the real one.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quern_coordinator::JournalError;
-use quern_coordinator::simulation::{Journal, MemoryJournal, RunIdentity, SqliteJournal};
+use quern_coordinator::simulation::{Journal, MemoryJournal, RunIdentity, Snapshot, SqliteJournal};
 use quern_machine::Record;
-use tempfile::TempDir;
+use quern_sim_vfs::{Chance, Fault, Storage};
+
+use crate::dice::Dice;
 
 /// How the next append goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppendFault {
-    /// It fails, and nothing is written.
+    /// It fails, and nothing of it counts.
     Nothing,
     /// It fails, though all is written.
     Written,
     /// The process dies before it.
     DieBefore,
-    /// The process dies within it: how much of it is on the disk, in thousandths of its bytes.
-    DieWithin(u64),
+    /// The process dies within it.
+    DieWithin,
 }
 
 impl AppendFault {
@@ -28,35 +32,68 @@ impl AppendFault {
             AppendFault::Nothing => "append failed, nothing written",
             AppendFault::Written => "append failed, all written",
             AppendFault::DieBefore => "coordinator killed before an append",
-            AppendFault::DieWithin(_) => "coordinator killed within an append",
+            AppendFault::DieWithin => "coordinator killed within an append",
         }
+    }
+
+    /// A fault of the disk under SQLite that comes to this.
+    fn below(self, dice: &mut Dice) -> Option<Fault> {
+        let share = dice.between(0, 1_000);
+        Some(match (self, dice.between(0, 2)) {
+            (AppendFault::DieBefore, _) => return None,
+            (AppendFault::Nothing, 0) => Fault::ReadFails,
+            (AppendFault::Nothing, 1) => Fault::WriteFails,
+            (AppendFault::Nothing, _) => Fault::WriteIsShort(share),
+            (AppendFault::Written, _) => Fault::SyncFails,
+            (AppendFault::DieWithin, 0) => Fault::DiesSyncing { after: dice.between(0, 1) },
+            (AppendFault::DieWithin, _) => Fault::DiesWriting { after: dice.between(0, 4), share },
+        })
+    }
+}
+
+fn kind(fault: Fault) -> &'static str {
+    match fault {
+        Fault::ReadFails => "SQLite: read failed",
+        Fault::WriteFails => "SQLite: write failed",
+        Fault::WriteIsShort(_) => "SQLite: short write",
+        Fault::SyncFails => "SQLite: sync failed",
+        Fault::DiesWriting { .. } => "SQLite: killed within a write",
+        Fault::DiesSyncing { .. } => "SQLite: killed within a sync",
+    }
+}
+
+impl Chance for Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.between(0, bound - 1)
     }
 }
 
 /// What is known of the disk, shared with the journal that the coordinator holds.
 #[derive(Debug, Default)]
 pub struct Tape {
-    /// The journal's records, as they were last appended or replayed.
+    /// The journal's records, as far as they are durable.
     pub records: Vec<Record>,
+    /// What was replayed, until an append shows that it is durable.
+    replayed: Option<Vec<Record>>,
     /// Whether they were replayed since this was last cleared.
     pub again: bool,
     /// What is to go wrong.
-    pub fault: Option<AppendFault>,
+    fault: Option<AppendFault>,
     /// What has gone wrong since this was last taken.
-    pub struck: Option<AppendFault>,
+    struck: Vec<&'static str>,
     /// No append succeeds.
-    pub full: bool,
+    is_full: bool,
     /// Nothing can be read.
-    pub unreadable: bool,
+    is_unreadable: bool,
     /// The process has died.
     pub died: bool,
-    /// Where the write-ahead log is to be cut.
-    cut: Option<u64>,
+    /// What a sync had said to be durable may be gone.
+    pub is_set_back: bool,
 }
 
 enum Medium {
     Memory(MemoryJournal),
-    Sqlite { folder: TempDir, life: u64 },
+    Sqlite(Storage),
 }
 
 /// The disk.
@@ -65,21 +102,21 @@ pub struct Disk {
     tape: Arc<Mutex<Tape>>,
 }
 
-const UNREADABLE: &str = "the disk can't be read (simulated)";
-
 impl Disk {
     /// An empty disk.
-    pub fn new(sqlite: bool) -> std::io::Result<Self> {
-        let medium = match sqlite {
-            true => Medium::Sqlite { folder: folder()?, life: 0 },
-            false => Medium::Memory(MemoryJournal::default()),
-        };
-        Ok(Disk { medium, tape: Arc::default() })
+    pub fn new(sqlite: bool) -> Self {
+        let medium = if sqlite { Medium::Sqlite(Storage::new()) } else { Medium::Memory(MemoryJournal::default()) };
+        Disk { medium, tape: Arc::default() }
     }
 
-    /// What is on it, and what is to go wrong with it.
+    /// What is on it.
     pub fn tape(&self) -> MutexGuard<'_, Tape> {
-        self.tape.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tape)
+    }
+
+    /// Whether it is one under SQLite.
+    pub fn is_below_sqlite(&self) -> bool {
+        matches!(self.medium, Medium::Sqlite(_))
     }
 
     /// Opens the journal, as a process that starts.
@@ -87,120 +124,167 @@ impl Disk {
     /// # Errors
     /// When it can't be opened.
     pub fn open(&self) -> Result<Box<dyn Journal>, JournalError> {
-        let (inner, log): (Box<dyn Journal>, _) = match &self.medium {
-            Medium::Memory(journal) => (Box::new(journal.clone()), None),
-            Medium::Sqlite { folder, life } => {
-                let path = journal_path(folder.path(), *life);
+        let inner: Box<dyn Journal> = match &self.medium {
+            Medium::Memory(journal) => Box::new(journal.clone()),
+            Medium::Sqlite(storage) => {
                 let run = RunIdentity { recipe_hash: "simulated".into(), output: "simulated".into() };
-                (Box::new(SqliteJournal::open(&path, &run)?), Some(log_of(&path)))
+                let opened = SqliteJournal::open_through(Storage::VFS, &storage.path("run.journal"), &run);
+                self.tape().died |= storage.disk().is_dead();
+                Box::new(opened?)
             }
         };
-        Ok(Box::new(FaultyJournal { inner, log, tape: self.tape.clone() }))
+        Ok(Box::new(WatchedJournal { inner, tape: self.tape.clone() }))
     }
 
-    /// The process is killed: the next one finds the files as they are at this moment, a torn log among them. To be
-    /// called while the journal is still open, since closing it tidies up.
-    ///
-    /// # Errors
-    /// When the files can't be copied.
-    pub fn kill(&mut self) -> std::io::Result<()> {
-        let (cut, died) = {
-            let mut tape = self.tape();
-            tape.fault = None;
-            (tape.cut.take(), std::mem::take(&mut tape.died))
-        };
-        let Medium::Sqlite { folder, life } = &mut self.medium else { return Ok(()) };
-        let before = journal_path(folder.path(), *life);
-        *life += 1;
-        let after = journal_path(folder.path(), *life);
-        std::fs::create_dir_all(after.parent().expect("a journal lies in a folder"))?;
-        std::fs::copy(&before, &after)?;
-        if log_of(&before).exists() {
-            std::fs::copy(log_of(&before), log_of(&after))?;
-            if let Some(cut) = cut.filter(|_| died) {
-                std::fs::OpenOptions::new().write(true).open(log_of(&after))?.set_len(cut)?;
+    /// Lets the next append go wrong, in place of what was to go wrong before.
+    pub fn arm(&mut self, fault: Option<AppendFault>, dice: &mut Dice) {
+        let mut tape = self.tape();
+        match (&self.medium, fault) {
+            (Medium::Sqlite(storage), Some(fault)) => {
+                let below = fault.below(dice);
+                tape.fault = below.is_none().then_some(fault);
+                storage.disk().arm(below);
+            }
+            (Medium::Sqlite(storage), None) => {
+                tape.fault = None;
+                storage.disk().arm(None);
+            }
+            (Medium::Memory(_), fault) => tape.fault = fault,
+        }
+    }
+
+    /// No space is left, and maybe nothing can be read either; or all is well again.
+    pub fn fill(&mut self, is_full: bool, is_unreadable: bool) {
+        match &self.medium {
+            Medium::Memory(_) => {
+                let mut tape = self.tape();
+                (tape.is_full, tape.is_unreadable) = (is_full, is_unreadable);
+            }
+            Medium::Sqlite(storage) => {
+                let mut disk = storage.disk();
+                (disk.is_full, disk.is_unreadable) = (is_full, is_unreadable);
             }
         }
-        Ok(())
+    }
+
+    /// Whether syncs lie from now on; the journal in memory has none.
+    pub fn lie(&mut self, is_lying: bool) {
+        if let Medium::Sqlite(storage) = &self.medium {
+            storage.disk().is_lying = is_lying;
+        }
+    }
+
+    /// Takes notice of what the disk did: whether the process died of it, and what went wrong since this was last called.
+    pub fn take_struck(&mut self) -> Vec<&'static str> {
+        let mut tape = self.tape();
+        if let Medium::Sqlite(storage) = &self.medium {
+            let mut disk = storage.disk();
+            tape.struck.extend(disk.take_struck().into_iter().map(kind));
+            tape.died |= disk.is_dead();
+        }
+        std::mem::take(&mut tape.struck)
+    }
+
+    /// The process is killed: the next one finds the disk as it is at this moment; after a power cut, what was not
+    /// synced in part at most. To be called while the journal is still open, since closing it tidies up.
+    pub fn kill(&mut self, power_cut: Option<&mut Dice>) {
+        let mut tape = lock(&self.tape);
+        (tape.fault, tape.died, tape.replayed) = (None, false, None);
+        if let Medium::Sqlite(storage) = &mut self.medium {
+            let state = {
+                let disk = storage.disk();
+                (disk.is_full, disk.is_unreadable, disk.is_lying)
+            };
+            *storage = match power_cut {
+                None => storage.after_kill(),
+                Some(dice) => storage.after_power_cut(dice),
+            };
+            let mut disk = storage.disk();
+            (disk.is_full, disk.is_unreadable, disk.is_lying) = state;
+            tape.is_set_back |= disk.is_betrayed();
+        }
+    }
+
+    /// The operator moves a damaged journal away.
+    pub fn replace(&mut self) {
+        let mut tape = lock(&self.tape);
+        tape.is_set_back = true;
+        self.medium = Medium::Sqlite(Storage::new());
     }
 }
 
-/// A folder in memory where there is one: what a power cut leaves is simulated, and real syncs would take minutes.
-fn folder() -> std::io::Result<TempDir> {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())
+fn lock(tape: &Mutex<Tape>) -> MutexGuard<'_, Tape> {
+    tape.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn journal_path(folder: &Path, life: u64) -> PathBuf {
-    folder.join(life.to_string()).join("run.journal")
-}
-
-fn log_of(path: &Path) -> PathBuf {
-    path.with_extension("journal-wal")
-}
-
-struct FaultyJournal {
+/// A production journal, and a tape of what it holds.
+struct WatchedJournal {
     inner: Box<dyn Journal>,
-    /// SQLite's write-ahead log.
-    log: Option<PathBuf>,
     tape: Arc<Mutex<Tape>>,
 }
 
-impl FaultyJournal {
-    fn log_bytes(&self) -> u64 {
-        self.log.as_ref().and_then(|log| std::fs::metadata(log).ok()).map_or(0, |metadata| metadata.len())
-    }
-
-    /// Dies within an append: of an SQLite log some bytes are there, of the journal in memory all or nothing.
-    fn die_within(&mut self, share: u64, records: &[&Record]) -> Result<Option<u64>, JournalError> {
-        if self.log.is_none() {
-            return if share < 500 { Ok(None) } else { self.inner.append(records).map(|()| None) };
-        }
-        let before = self.log_bytes();
-        self.inner.append(records)?;
-        let written = self.log_bytes().saturating_sub(before);
-        // When the log was begun anew from its start, no cut tells old from new.
-        Ok((written > 0).then(|| before + written * share / 1000))
-    }
+fn failed(what: &str) -> JournalError {
+    JournalError::Io { path: "disk".into(), reason: format!("{what} (simulated)") }
 }
 
-impl Journal for FaultyJournal {
-    fn replay(&mut self, absorb: &mut dyn FnMut(Record)) -> Result<(), JournalError> {
-        let shared = self.tape.clone();
-        let mut tape = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if tape.unreadable || tape.died {
-            return Err(JournalError::Io { path: "disk".into(), reason: UNREADABLE.into() });
+impl Journal for WatchedJournal {
+    fn snapshot(&mut self) -> Result<Option<Snapshot>, JournalError> {
+        self.inner.snapshot()
+    }
+
+    fn replay(&mut self, after: u64, absorb: &mut dyn FnMut(Record)) -> Result<(), JournalError> {
+        if self.tape().is_unreadable || self.tape().died {
+            return Err(failed("the disk can't be read"));
         }
-        tape.records.clear();
-        tape.again = true;
-        self.inner.replay(&mut |record| {
-            tape.records.push(record.clone());
-            absorb(record);
-        })
+        let mut records = Vec::new();
+        self.inner.replay(0, &mut |record| {
+            if records.len() as u64 >= after {
+                absorb(record.clone());
+            }
+            records.push(record);
+        })?;
+        let mut tape = self.tape();
+        tape.replayed = Some(records);
+        Ok(())
     }
 
     fn append(&mut self, records: &[&Record]) -> Result<(), JournalError> {
-        let shared = self.tape.clone();
-        let mut tape = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = |reason: &str| JournalError::Io { path: "disk".into(), reason: reason.into() };
-        if tape.full {
+        if self.tape().is_full {
             return Err(JournalError::Full { path: "disk".into() });
         }
-        let fault = tape.fault.take();
-        tape.struck = fault.or(tape.struck);
+        let fault = self.tape().fault.take();
+        self.tape().struck.extend(fault.map(AppendFault::kind));
         match fault {
             None => {
                 self.inner.append(records)?;
+                let mut tape = self.tape();
+                if let Some(replayed) = tape.replayed.take() {
+                    (tape.records, tape.again) = (replayed, true);
+                }
                 tape.records.extend(records.iter().copied().cloned());
                 return Ok(());
             }
             Some(AppendFault::Nothing) => {}
             Some(AppendFault::Written) => self.inner.append(records)?,
-            Some(AppendFault::DieBefore) => tape.died = true,
-            Some(AppendFault::DieWithin(share)) => {
-                tape.cut = self.die_within(share, records)?;
-                tape.died = true;
+            Some(AppendFault::DieBefore) => self.tape().died = true,
+            Some(AppendFault::DieWithin) => {
+                // Of two deaths within an append, one comes after all is written.
+                if records.len() % 2 == 0 {
+                    self.inner.append(records)?;
+                }
+                self.tape().died = true;
             }
         }
-        Err(failed("the append failed (simulated)"))
+        Err(failed("the append failed"))
+    }
+
+    fn keep_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), JournalError> {
+        self.inner.keep_snapshot(snapshot)
+    }
+}
+
+impl WatchedJournal {
+    fn tape(&self) -> MutexGuard<'_, Tape> {
+        lock(&self.tape)
     }
 }

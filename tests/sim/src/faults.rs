@@ -10,7 +10,7 @@ impl Cluster {
     pub(crate) fn next_fault(&mut self) {
         if !self.is_rough() {
             // What is armed but has not struck goes away with all other faults.
-            self.disk.tape().fault = None;
+            self.disk.arm(None, &mut self.dice);
             self.coordinator.dies_after_append = false;
             return;
         }
@@ -23,7 +23,7 @@ impl Cluster {
         let worker = self.dice.between(0, self.workers.len() as u64 - 1) as usize;
         let term_ms = self.dice.between(LEASE_MS / 4, LEASE_MS * 3);
         let until_ms = self.now_ms + term_ms;
-        match self.dice.between(0, 21) {
+        match self.dice.between(0, 22) {
             0..3 => {
                 self.fault("worker paused");
                 self.workers[worker].pause(until_ms);
@@ -54,10 +54,7 @@ impl Cluster {
                 self.kill_coordinator();
             }
             10 => self.arm(AppendFault::DieBefore),
-            11..13 => {
-                let share = self.dice.between(0, 1_000);
-                self.arm(AppendFault::DieWithin(share));
-            }
+            11..13 => self.arm(AppendFault::DieWithin),
             13 => {
                 // Counted when it strikes.
                 self.coordinator.dies_after_append = true;
@@ -67,10 +64,7 @@ impl Cluster {
             18 => {
                 self.fault("disk full");
                 let unreadable = self.dice.per_mille(300);
-                let mut tape = self.disk.tape();
-                tape.full = true;
-                tape.unreadable = unreadable;
-                drop(tape);
+                self.disk.fill(true, unreadable);
                 self.after(term_ms, What::DiskHeals);
             }
             19 => {
@@ -85,6 +79,13 @@ impl Cluster {
                     self.operate(Control::Drain { worker, reason: "an operator wants it".into() });
                 }
             }
+            21 if self.disk.is_below_sqlite() => {
+                self.fault("SQLite: syncs lie");
+                self.disk.lie(true);
+                self.after(term_ms, What::DiskHeals);
+                let in_ms = self.dice.between(20, 2 * term_ms);
+                self.after(in_ms, What::PowerCut);
+            }
             _ => {
                 self.fault("clock jumped");
                 self.coordinator.ahead_ms += term_ms / 2;
@@ -94,12 +95,11 @@ impl Cluster {
 
     /// The next append goes wrong; it is counted when it does.
     fn arm(&mut self, fault: AppendFault) {
-        self.disk.tape().fault = Some(fault);
+        self.disk.arm(Some(fault), &mut self.dice);
     }
 
     pub(crate) fn disk_heals(&mut self) {
-        let mut tape = self.disk.tape();
-        tape.full = false;
-        tape.unreadable = false;
+        self.disk.fill(false, false);
+        self.disk.lie(false);
     }
 }

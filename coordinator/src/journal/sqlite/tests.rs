@@ -21,7 +21,7 @@ fn append(journal: &mut SqliteJournal, records: &[Record]) -> Result<(), Journal
 
 fn replay(journal: &mut SqliteJournal) -> Result<Vec<Record>, JournalError> {
     let mut found = Vec::new();
-    journal.replay(&mut |record| found.push(record))?;
+    journal.replay(0, &mut |record| found.push(record))?;
     Ok(found)
 }
 
@@ -122,8 +122,39 @@ fn a_journal_of_a_newer_format_is_refused() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("j");
     drop(SqliteJournal::open(&path, &run()).unwrap());
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", FORMAT + 1).unwrap();
-    assert!(matches!(SqliteJournal::open(&path, &run()), Err(JournalError::Newer { found: 2, known: 1, .. })));
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
+    assert!(matches!(SqliteJournal::open(&path, &run()), Err(JournalError::Newer { found: 3, known: 2, .. })));
+}
+
+#[test]
+fn a_snapshot_is_kept_in_place_of_the_one_before_and_not_used_when_it_is_damaged() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("j");
+    let mut journal = SqliteJournal::open(&path, &run()).unwrap();
+    assert_eq!(journal.snapshot().unwrap(), None);
+    replay(&mut journal).unwrap();
+    append(&mut journal, &records()).unwrap();
+    let config = Config::new(60_000, 2);
+    let mut machine = Machine::new(config);
+    for (records, record) in (1..).zip(records()) {
+        machine.absorb(&record);
+        journal.keep_snapshot(&Snapshot::of(&machine, records)).unwrap();
+    }
+    drop(journal);
+
+    let mut journal = SqliteJournal::open(&path, &run()).unwrap();
+    let kept = journal.snapshot().unwrap().unwrap();
+    assert_eq!((kept.records(), kept.machine(config)), (3, Some(machine)));
+    let mut after = Vec::new();
+    journal.replay(2, &mut |record| after.push(record)).unwrap();
+    assert_eq!(after, records()[2..]);
+    let of_another_version = Snapshot { state: kept.state + 1, ..kept };
+    assert_eq!(of_another_version.machine(config), None);
+
+    journal.connection().unwrap().execute("update snapshots set seq = 2", []).unwrap();
+    assert_eq!(journal.snapshot().unwrap(), None, "its digest is not this one's");
+    let error = journal.replay(4, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("record 4 is missing"), "{error}");
 }
 
 /// SQLite's own limit on pages gives the error of a full disk.
@@ -188,8 +219,12 @@ fn journals_of_earlier_versions_are_replayed() {
         recipe_hash: "7e88f7a8a11fe9932a42c16db58d2e09aa9b19ab958c09b8f6cede703dd4e164".into(),
         output: "/tmp/.tmpEwKZDA/out".into(),
     };
-    let records = replay(&mut SqliteJournal::open(&path, &run).unwrap()).unwrap();
+    let mut journal = SqliteJournal::open(&path, &run).unwrap();
+    let format: i64 = journal.connection().unwrap().query_row("pragma user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(format, 2, "it is brought to this version's format");
+    let records = replay(&mut journal).unwrap();
     assert_eq!(records.len(), 24);
+    append(&mut journal, &[Record::WorkerLost { worker: WorkerId(1) }]).unwrap();
     let stage = |ranks, steps| Some(StageConfig { ranks, steps });
     let config = Config { stage1: stage(2, 10), stage2: stage(1, 4), ..Config::new(60_000, 2) };
     let mut machine = Machine::new(config);

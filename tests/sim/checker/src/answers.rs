@@ -45,7 +45,8 @@ impl Before {
         }
     }
 
-    pub fn add(&mut self, record: &Record) {
+    /// Adds what a record, which the ledger has absorbed, made live.
+    pub fn add(&mut self, record: &Record, ledger: &Ledger) {
         match record {
             Record::LeaseGranted { epoch, .. } | Record::TaskGranted { epoch, .. } => {
                 self.live.insert(*epoch);
@@ -60,7 +61,9 @@ impl Before {
                 self.denied.remove(place);
             }
             Record::CheckpointAccepted { path, .. } => self.checkpoints.push(Some(path.clone())),
-            Record::Stage1Started { .. } | Record::Stage2Started { .. } => self.checkpoints.push(None),
+            Record::Stage1Started { .. } | Record::Stage2Started { .. } | Record::AcceptancesRead { .. } => {
+                self.checkpoints.push(last_path(ledger));
+            }
             _ => {}
         }
     }
@@ -124,7 +127,7 @@ impl Checker {
                 _ => Err(format!("accepted, but {shard} is not done in the journal")),
             },
             (Call::Commit { shard, .. }, Answer::Superseded { .. }) => {
-                let done = matches!(self.ledger.settled.get(shard), Some(Settled::Done(..)));
+                let done = matches!(self.ledger.settled.get(shard), Some(Settled::Done(..) | Settled::Read(_)));
                 ensure(done, || format!("superseded, but {shard} is not done"))
             }
             (Call::Fail { shard, token, .. }, Answer::Noted) => {

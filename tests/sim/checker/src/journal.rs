@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quern_machine::{
-    Epoch, Generation, Incarnation, PartSummary, Place, Record, ShardId, ShardPlan, ShardToken, WorkerId, WorldToken,
+    Acceptance, Checkpoint, Epoch, Generation, Incarnation, PartSummary, Place, Record, ShardId, ShardPlan, ShardToken,
+    Stage, WorkerId, WorldToken,
 };
 
 use crate::denials::Denials;
@@ -36,6 +37,8 @@ pub(crate) struct Grant {
 #[derive(Debug, Clone)]
 pub(crate) enum Settled {
     Done(Epoch, PartSummary),
+    /// What was written beside the output of it was read, since this journal doesn't know of it.
+    Read(PartSummary),
     Quarantined,
 }
 
@@ -67,14 +70,19 @@ pub struct Ledger {
     generation: Generation,
     joined: BTreeSet<WorkerId>,
     stage: usize,
+    is_training: bool,
     /// Accepted checkpoints: who made them, of which step, and where they are.
     pub(crate) checkpoints: Vec<(Generation, u64, String, String)>,
     /// The last accepted checkpoint's step in this stage.
     pub(crate) safe_step: u64,
     manifest: bool,
-    /// Parts that were accepted, and how many acceptances are written beside the output.
-    parts: usize,
+    /// How many parts and checkpoints were accepted, and how many of them are written beside the output.
+    accepted: u64,
     kept: u64,
+    /// Whether others have accepted what this journal doesn't know of.
+    behind: bool,
+    /// The last checkpoint of each stage that was read beside the output.
+    read: BTreeMap<Stage, Checkpoint>,
     /// What the incarnation of the process that starts has to exceed.
     pub(crate) incarnation_before: Option<Incarnation>,
     pub(crate) done: bool,
@@ -97,18 +105,24 @@ impl Ledger {
     /// When it isn't.
     pub(crate) fn absorb(&mut self, record: &Record, terms: &Terms) -> Verdict {
         match record {
-            Record::CoordinatorStarted { incarnation, .. } => {
+            Record::CoordinatorStarted { incarnation, behind, .. } => {
+                self.behind |= behind;
                 // A process that has only lost its journal for a while goes on under its own.
                 ensure(*incarnation >= self.incarnation, || format!("incarnation {incarnation} is an old one"))?;
                 self.incarnation = *incarnation;
             }
             Record::AcceptancesKept { count } => {
-                let accepted = self.checkpoints.len() + self.parts;
-                let is_due = *count > self.kept && *count <= accepted as u64;
-                ensure(is_due, || format!("{count} acceptances are kept of {accepted}"))?;
+                let is_due = *count > self.kept && *count <= self.accepted;
+                ensure(is_due, || format!("{count} acceptances are kept of {}", self.accepted))?;
                 self.kept = *count;
             }
-            Record::AcceptancesRead { .. } => return Err("this journal knows all that was accepted".into()),
+            Record::AcceptancesRead { acceptances } => {
+                ensure(self.behind, || "this journal knows all that was accepted".into())?;
+                self.behind = false;
+                acceptances.iter().for_each(|acceptance| self.believe(acceptance));
+                self.resume_from_what_was_read();
+                self.mark("acceptances read");
+            }
             Record::Planned { shards } => {
                 ensure(self.plans.is_empty(), || "the corpus is planned twice".into())?;
                 self.plans = shards.iter().map(|plan| (plan.shard.clone(), plan.clone())).collect();
@@ -167,7 +181,7 @@ impl Ledger {
                     self.mark("second attempt was first");
                 }
                 self.settle(shard, Settled::Done(*epoch, part.clone()))?;
-                self.parts += 1;
+                self.accepted += 1;
             }
             Record::ShardQuarantined { shard, .. } => self.settle(shard, Settled::Quarantined)?,
             Record::ManifestWritten => {
@@ -182,6 +196,7 @@ impl Ledger {
                 ensure(trained, || format!("{} comes before all is trained", task.name()))?;
                 self.tasks.started(*task, terms.tasks)?;
                 self.world = None;
+                self.is_training = false;
             }
             Record::TaskGranted { task, epoch, incarnation, worker } => {
                 self.may_begin(*worker, terms)?;
@@ -231,6 +246,7 @@ impl Ledger {
                 ensure(*step > self.safe_step, || format!("step {step} comes after step {}", self.safe_step))?;
                 self.safe_step = *step;
                 self.checkpoints.push((*generation, *step, path.clone(), digest.clone()));
+                self.accepted += 1;
             }
             Record::RunFinished => {
                 ensure(self.tasks.are_done(terms.tasks), || "the run finishes before its tasks are done".into())?;
@@ -279,7 +295,12 @@ impl Ledger {
         Ok(())
     }
 
-    fn mark(&mut self, what: &'static str) {
+    /// The stage that trains.
+    pub(crate) fn stage(&self) -> Stage {
+        if self.stage == 0 { Stage::One } else { Stage::Two }
+    }
+
+    pub(crate) fn mark(&mut self, what: &'static str) {
         *self.marks.entry(what).or_default() += 1;
     }
 
@@ -350,7 +371,40 @@ impl Ledger {
         ensure(self.manifest, || "training begins before the manifest is written".into())?;
         self.stage = stage;
         self.safe_step = 0;
-        self.form(generation)
+        self.form(generation)?;
+        self.is_training = true;
+        self.resume_from_what_was_read();
+        Ok(())
+    }
+
+    /// Takes over what was accepted by whom this journal doesn't know.
+    fn believe(&mut self, acceptance: &Acceptance) {
+        match acceptance {
+            Acceptance::Part { shard, part } if !self.settled.contains_key(shard) => {
+                self.settled.insert(shard.clone(), Settled::Read(part.clone()));
+                let grants = &self.grants;
+                self.live.retain(|epoch| grants[epoch].shard != *shard);
+            }
+            Acceptance::Part { .. } => {}
+            Acceptance::Checkpoint { stage, checkpoint } => {
+                let known = self.read.get(stage).map_or(0, |known| known.step);
+                if checkpoint.step > known {
+                    self.read.insert(*stage, checkpoint.clone());
+                }
+            }
+        }
+    }
+
+    /// The stage that forms its world goes on from a checkpoint that was read, if that got further.
+    fn resume_from_what_was_read(&mut self) {
+        if !self.is_training {
+            return;
+        }
+        let Some(Checkpoint { step, path, digest }) = self.read.remove(&self.stage()) else { return };
+        if self.world.is_none() && step > self.safe_step {
+            self.safe_step = step;
+            self.checkpoints.push((Generation(0), step, path, digest));
+        }
     }
 
     fn form(&mut self, generation: Generation) -> Verdict {

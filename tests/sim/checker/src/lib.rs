@@ -15,9 +15,11 @@ mod journal;
 mod output;
 mod tasks;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use quern_machine::{Call, Caller, Place, Record, Registration, SecretDigest, ShardId, WorkerId};
+use quern_machine::{
+    Acceptance, Call, Caller, Checkpoint, Place, Record, Registration, SecretDigest, ShardId, WorkerId,
+};
 
 pub use answers::Told;
 pub use journal::Ledger;
@@ -57,6 +59,8 @@ pub struct Checker {
     checkpoints: Vec<(Caller, Call)>,
     results: Vec<(Caller, Call)>,
     secrets: BTreeMap<WorkerId, SecretDigest>,
+    /// All that was ever accepted: nothing else may be read beside the output.
+    accepted: HashSet<Acceptance>,
     /// When each member was last heard, as far as it was told.
     heard_ms: BTreeMap<WorkerId, u64>,
     last_step_generation: u64,
@@ -77,6 +81,7 @@ impl Checker {
             checkpoints: Vec::new(),
             results: Vec::new(),
             secrets: BTreeMap::new(),
+            accepted: HashSet::new(),
             heard_ms: BTreeMap::new(),
             last_step_generation: 0,
             last_heard_generation: 0,
@@ -118,7 +123,7 @@ impl Checker {
             self.match_offer(record)?;
             self.ledger.absorb(record, &self.terms).map_err(|what| format!("{what}, in {record:?}"))?;
             self.records.push(record.clone());
-            self.before.add(record);
+            self.before.add(record, &self.ledger);
         }
         if let Some(before) = self.ledger.incarnation_before.take() {
             let now = self.ledger.incarnation;
@@ -130,6 +135,38 @@ impl Checker {
     /// A coordinator's process starts.
     pub fn process_starts(&mut self) {
         self.ledger.incarnation_before = Some(self.ledger.incarnation);
+    }
+
+    /// A sync had lied, so the journal may have lost its end: it now holds these records. All are those of before, up to
+    /// where it was set back; what follows is a start, which is judged with all that is new by [`Checker::read`].
+    ///
+    /// # Errors
+    /// When something else is missing, or anything was changed.
+    pub fn set_back(&mut self, records: &[Record]) -> Verdict {
+        let same = self.records.iter().zip(records).take_while(|(before, now)| before == now).count();
+        if same == self.records.len() {
+            return Ok(());
+        }
+        let start = records.get(same);
+        let goes_on = matches!(start, Some(Record::CoordinatorStarted { .. }));
+        ensure(goes_on, || format!("record {same} was {:?} and is now {start:?}", self.records[same]))?;
+        let incarnation_before = self.ledger.incarnation_before.or(Some(self.ledger.incarnation));
+        let marks = std::mem::take(&mut self.ledger.marks);
+        self.ledger = Ledger::default();
+        self.records.truncate(same);
+        self.secrets.clear();
+        for record in &self.records {
+            self.ledger.absorb(record, &self.terms)?;
+            if let Record::WorkerRegistered { worker, secret, .. } = record {
+                self.secrets.insert(*worker, secret.clone());
+            }
+        }
+        self.heard_ms = self.secrets.keys().map(|worker| (*worker, 0)).collect();
+        (self.last_step_generation, self.last_heard_generation) = (0, 0);
+        self.ledger.incarnation_before = incarnation_before;
+        self.ledger.marks = marks;
+        self.ledger.mark("journal set back");
+        Ok(())
     }
 
     /// Whether the run is paused, as the journal says.
@@ -187,9 +224,14 @@ impl Checker {
     }
 
     /// Only what a worker offered, under the very token that it was given, may be accepted.
-    fn match_offer(&self, record: &Record) -> Verdict {
+    fn match_offer(&mut self, record: &Record) -> Verdict {
         match record {
+            Record::AcceptancesRead { acceptances } => {
+                let foreign = acceptances.iter().find(|acceptance| !self.accepted.contains(acceptance));
+                ensure(foreign.is_none(), || format!("{foreign:?} is read, which nobody has accepted"))
+            }
             Record::ShardCommitted { shard, epoch, part } => {
+                self.accepted.insert(Acceptance::Part { shard: shard.clone(), part: part.clone() });
                 let grant = self.ledger.grant(*epoch).ok_or_else(|| format!("epoch {epoch} was never granted"))?;
                 let offered = self.offers.get(shard).into_iter().flatten().any(|(caller, call)| {
                     let Call::Commit { token, part: offered, .. } = call else { return false };
@@ -208,6 +250,8 @@ impl Checker {
                 ensure(offered, || format!("{result:?} is accepted, which nobody offered"))
             }
             Record::CheckpointAccepted { generation, step, path, digest, last } => {
+                let checkpoint = Checkpoint { step: *step, path: path.clone(), digest: digest.clone() };
+                self.accepted.insert(Acceptance::Checkpoint { stage: self.ledger.stage(), checkpoint });
                 let world = self.ledger.world.as_ref().ok_or("a checkpoint is accepted without a world")?;
                 ensure(world.token.generation == *generation, || {
                     format!("a checkpoint of generation {generation} is accepted in {:?}", world.token)

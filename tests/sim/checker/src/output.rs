@@ -37,7 +37,7 @@ pub(crate) fn check(ledger: &Ledger, output: &Output) -> Verdict {
     for entry in manifest {
         let shard = &entry.plan.shard;
         match (&entry.outcome, &ledger.settled[shard]) {
-            (quern_machine::Settled::Done(part), Settled::Done(_, accepted)) => {
+            (quern_machine::Settled::Done(part), Settled::Done(_, accepted) | Settled::Read(accepted)) => {
                 ensure(part == accepted, || format!("the manifest has another part of {shard}"))?;
                 let mut rows: Vec<u64> = Vec::new();
                 for name in part.data.iter().chain(&part.quarantine) {
