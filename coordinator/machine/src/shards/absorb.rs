@@ -74,8 +74,9 @@ impl Shards {
         if known.is_none_or(|shard| matches!(shard.state, ShardState::Done { .. } | ShardState::Quarantined { .. })) {
             return;
         }
-        // No attempt of this journal's has made it.
-        let token = ShardToken { incarnation: Incarnation(0), epoch: Epoch(0) };
+        // No attempt of this journal's has made it: the epoch is one that nobody is given, for each part another.
+        self.last_epoch = self.last_epoch.next();
+        let token = ShardToken { incarnation: Incarnation(0), epoch: self.last_epoch };
         self.settle(id, ShardState::Done { token, part: part.clone() });
         self.count_done(part);
     }
