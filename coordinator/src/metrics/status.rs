@@ -19,7 +19,14 @@ pub(super) fn tell(page: &mut Page, status: &StatusReply) {
     page.gauge("quern_run_phase", "1 for the phase that the run is at.", of(&phases));
     let paused = f64::from(u8::from(!status.paused.is_empty()));
     page.gauge("quern_run_paused", "1 while an operator has paused the run.", one(paused));
+    tell_shards(page, status);
+    tell_workers(page, status);
+    tell_training(page, status);
+    let help = "Times that a coordinator took this run's journal over.";
+    page.counter("quern_coordinator_starts_total", help, one(status.incarnation as f64));
+}
 
+fn tell_shards(page: &mut Page, status: &StatusReply) {
     let shards = [
         ([("state", "pending")], status.shards_pending as f64),
         ([("state", "leased")], status.shards_leased as f64),
@@ -55,7 +62,9 @@ pub(super) fn tell(page: &mut Page, status: &StatusReply) {
     page.counter("quern_second_attempts_total", help, one(status.speculative_begun as f64));
     let help = "Second attempts whose part was accepted.";
     page.counter("quern_second_attempts_won_total", help, one(status.speculative_won as f64));
+}
 
+fn tell_workers(page: &mut Page, status: &StatusReply) {
     let workers = WORKER_STATES
         .map(|state| ([("state", state)], status.workers.iter().filter(|worker| worker.state == state).count() as f64));
     page.gauge("quern_workers", "Workers by state; of those that were lost, the last ones.", of(&workers));
@@ -67,7 +76,9 @@ pub(super) fn tell(page: &mut Page, status: &StatusReply) {
         .map(|worker| ([("worker", &*worker.id), ("name", &*worker.name)], worker.silent_ms as f64 / 1e3))
         .collect();
     page.gauge("quern_worker_silent_seconds", "For how long a worker has been silent.", of(&silent));
+}
 
+fn tell_training(page: &mut Page, status: &StatusReply) {
     let stages = |value: fn(&StageStatus) -> u64| {
         let values = status.stages.iter().map(|stage| ([("stage", &*stage.stage)], value(stage) as f64));
         values.collect::<Vec<_>>()
@@ -91,8 +102,6 @@ pub(super) fn tell(page: &mut Page, status: &StatusReply) {
     let tasks: Vec<_> =
         status.tasks.iter().map(|task| ([("task", &*task.task)], f64::from(u8::from(task.done)))).collect();
     page.gauge("quern_task_done", "1 for what was done with the trained model, 0 for what is to be done.", of(&tasks));
-    let help = "Times that a coordinator took this run's journal over.";
-    page.counter("quern_coordinator_starts_total", help, one(status.incarnation as f64));
 }
 
 fn objectives(losses: &StepLosses) -> Vec<(&'static str, f64)> {
