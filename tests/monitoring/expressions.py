@@ -41,14 +41,17 @@ def dashboard(path: pathlib.Path = MONITORING / "grafana" / "quern.json") -> lis
     for variable in board["templating"]["list"]:
         if variable["type"] == "query":  # label_values(SERIES, LABEL)
             series = variable["definition"].removeprefix("label_values(").rpartition(",")[0]
-            found.append(Expression(f"variable {variable['name']}", series))
+            found.append(Expression(f"variable {variable['name']}", filled(series)))
     for panel in board["panels"]:
         for target in panel.get("targets", []):
-            text = target["expr"]
-            for variable, value in GRAFANA.items():
-                text = text.replace(variable, value)
-            found.append(Expression(panel["title"], text))
+            found.append(Expression(panel["title"], filled(target["expr"])))
     return found
+
+
+def filled(text: str) -> str:
+    for variable, value in GRAFANA.items():
+        text = text.replace(variable, value)
+    return text
 
 
 def untidy() -> list[str]:

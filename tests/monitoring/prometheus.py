@@ -52,6 +52,8 @@ class Prometheus:
             with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=20) as reply:
                 return json.load(reply)["data"]
         except urllib.error.HTTPError as error:
+            if error.code not in (400, 422):  # it is still starting
+                raise
             raise Refused(json.load(error)["error"]) from None
 
     def series(self, expression: Expression) -> list:
