@@ -54,6 +54,22 @@ def check_refusals(prometheus: Prometheus):
         assert wrong and said in wrong[0], f"{text} is not refused: {wrong}"
 
 
+def look_at_dashboard(prometheus: Prometheus, run: str):
+    """Every panel shows something, once at least, while the run goes on or when it is done."""
+    empty = [expression for expression in dashboard() if expression.asker not in MAY_BE_EMPTY]
+    done = Expression("run", f'quern_run_phase{{run="{run}",phase="done"}} == 1')
+
+    def is_done() -> bool:
+        empty[:] = [expression for expression in empty if not prometheus.series(expression)]
+        status = prometheus.cluster.status(run)
+        assert status["phase"] not in ("failed", "cancelled"), status["explanation"]
+        return bool(prometheus.series(done))
+
+    prometheus.cluster.until("Prometheus sees that the run is done", is_done)
+    is_done()
+    assert not empty, "\n".join(["panels without data:", *(f"{panel.asker}: {panel.text}" for panel in empty)])
+
+
 def main(quern: str, quern_worker: str):
     assert not untidy(), "\n".join(untidy())
     with tempfile.TemporaryDirectory() as place:
@@ -65,19 +81,7 @@ def main(quern: str, quern_worker: str):
             cluster.until("Prometheus has scraped the coordinator", prometheus.has_scraped)
             for worker in ("one", "two"):
                 cluster.worker(worker)
-            waiting = [expression for expression in dashboard() if expression.asker not in MAY_BE_EMPTY]
-
-            def all_seen_and_over() -> bool:
-                waiting[:] = [expression for expression in waiting if not prometheus.series(expression)]
-                phase = cluster.status(run)["phase"]
-                assert phase not in ("failed", "cancelled"), cluster.status(run)["explanation"]
-                return not waiting and phase == "done"
-
-            try:
-                cluster.until("every panel has shown something, and the run is done", all_seen_and_over)
-            except AssertionError as error:
-                empty = [f"{expression.asker}: {expression.text}" for expression in waiting]
-                raise AssertionError("\n".join([str(error), "panels without data:", *empty])) from None
+            look_at_dashboard(prometheus, run)
             wrong = refusals(prometheus, alerts() + dashboard())
             assert not wrong, "\n".join(wrong)
             check_refusals(prometheus)
