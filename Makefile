@@ -1,6 +1,6 @@
 # `make demo` and `make test` set everything up by themselves; see README.md.
 SHELL := /bin/bash
-.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt bench-coordinator zoo deny ui
+.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt bench-coordinator zoo deny ui monitoring
 
 # System packages, .venv with the pinned torch, links in .deps/. Idempotent and quick the second time.
 setup:
@@ -27,6 +27,7 @@ test: setup-dev check
 	scripts/exports.sh 1
 	scripts/k8s.sh
 	scripts/ui.sh
+	scripts/monitoring.sh
 
 check:
 	cargo fmt --all --check
@@ -49,6 +50,10 @@ k8s: setup-dev build
 # The coordinator's page in headless Chromium, against a real run. Screenshots: out/ui.
 ui: setup-dev build
 	scripts/ui.sh
+
+# The alerts and the dashboard of monitoring/, against promtool and a real Prometheus that scrapes a real run.
+monitoring: setup-dev build
+	scripts/monitoring.sh
 
 # Simulated clusters, one per seed: `make sim SEEDS=200000 START=0`.
 SEEDS ?= 2000

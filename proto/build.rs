@@ -1,4 +1,7 @@
-//! Generates the client and server code; protox parses the .proto files, so no protoc is needed.
+//! Generates the client and server code; protox parses the .proto files, so no protoc is needed. The
+//! parsed protocol itself is kept for reflection.
+
+use protox::prost::Message;
 
 /// What is printed as JSON.
 const PRINTED: [&str; 11] = [
@@ -18,6 +21,8 @@ const PRINTED: [&str; 11] = [
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=quern.proto");
     let descriptors = protox::compile(["quern.proto"], ["."])?;
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     let mut builder = tonic_prost_build::configure();
     for message in PRINTED {
         builder = builder.type_attribute(message, "#[derive(serde::Serialize)]");

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets a checkout up: system packages, `.venv` with the pinned wheels, and stable links in `.deps/`.
 # Idempotent; the second run takes well under a second. With `--dev` it also installs what zoo/train.py,
-# tests/parity, tests/k8s, tests/ui and the Python side of the tests need, with `--bench` PostgreSQL for the coordinator's bench.
+# tests/parity, tests/k8s, tests/ui, tests/monitoring and the Python side of the tests need, with `--bench` PostgreSQL for the coordinator's bench.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -39,7 +39,16 @@ for file in "${wanted[@]}"; do
   cp "$file" "$stamp"
 done
 
-# 3. Stable links, so that neither cargo nor the loader needs an environment variable.
+# 3. Prometheus, unpacked and not installed: installing it starts a server on port 9090, and another one beside it.
+if [ "${1:-}" = "--dev" ] && [ ! -x .deps/prometheus/usr/bin/promtool ]; then
+  say "setup: unpacking prometheus into .deps/prometheus"
+  [ "$(id -u)" = 0 ] && apt-get update -qq
+  rm -rf .deps/prometheus && mkdir -p .deps/prometheus
+  (cd .deps/prometheus && apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb) ||
+    die "the package prometheus can't be fetched; run: sudo apt-get update, then this again"
+fi
+
+# 4. Stable links, so that neither cargo nor the loader needs an environment variable.
 site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 mkdir -p .deps/lib
 ln -sfnr "$site/torch" .deps/torch

@@ -30,14 +30,18 @@ pub struct AccessOptions {
     /// Answer health checks, and nothing else, at this address too, without TLS: for probes that know no certificates.
     #[arg(long, value_name = "ADDRESS")]
     health_listen: Option<String>,
+    /// Tell whoever has a role which calls there are, and their messages (gRPC server reflection), for tools like grpcurl.
+    #[arg(long)]
+    reflection: bool,
 }
 
 impl AccessOptions {
     /// As the coordinator takes them.
     pub fn access(&self) -> Access {
-        let AccessOptions { tls_cert, tls_key, client_ca, tokens, insecure_listen, health_listen } = self.clone();
+        let AccessOptions { tls_cert, tls_key, client_ca, tokens, insecure_listen, health_listen, reflection } =
+            self.clone();
         let tls = tls_cert.zip(tls_key).map(|(certificate, key)| TlsFiles { certificate, key, client_ca });
-        Access { tls, tokens, insecure_listen, health_listen, ..Access::default() }
+        Access { tls, tokens, insecure_listen, health_listen, reflection, ..Access::default() }
     }
 
     /// Whether workers that show `client` can be let in, as far as that can be known.

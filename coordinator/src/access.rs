@@ -21,7 +21,7 @@ pub(crate) mod validate;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub(crate) use counts::Counts;
+pub(crate) use counts::{Count, Counts};
 pub(crate) use door::Door;
 pub(crate) use guard::{Guard, Holds, admit};
 pub use limits::{Limits, Rate};
@@ -40,6 +40,8 @@ pub struct Access {
     pub insecure_listen: bool,
     /// Where nothing but `grpc.health.v1.Health` is answered, without TLS: for probes that know no certificates.
     pub health_listen: Option<String>,
+    /// Whether whoever has a role may ask which calls there are (`grpc.reflection.v1`).
+    pub reflection: bool,
     /// How much anyone may ask for.
     pub limits: Limits,
 }

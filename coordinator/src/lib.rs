@@ -19,6 +19,7 @@ mod clock;
 mod errors;
 mod journal;
 mod ledger;
+mod metrics;
 mod rebuild;
 mod runs;
 mod secrets;

@@ -17,10 +17,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use crate::access::{self, Access, Counts, Door, Exposed, Guard};
 use crate::clock::{Clock, SystemClock};
 use crate::journal::JournalError;
+use crate::metrics::{self, CoordinatorMetrics};
 use crate::runs::{HomeError, Run, Runs, Stopping, Superseded};
 use crate::service::Service;
 use crate::web::Web;
@@ -154,7 +156,7 @@ pub async fn serve(options: ServeOptions) -> Result<Coordinator, ServeError> {
         let door = Door { listener, tls: None, limits, counts: Arc::clone(&counts) };
         door.serve(Routes::new(health.clone()).into_axum_router(), stopping.clone())
     });
-    let router = router(health, guard, Arc::clone(&runs), limits.message_bytes, stopping.clone());
+    let router = router(health, access.reflection, guard, Arc::clone(&runs), limits.message_bytes, stopping.clone());
     let door = Door { listener, tls, limits, counts }.serve(router, stopping);
     let server = tokio::spawn(async move {
         // Both end when the server stops.
@@ -182,6 +184,7 @@ async fn bind(listen: &str) -> Result<TcpListener, ServeError> {
 /// Everything that is answered, behind the guard.
 fn router(
     health: HealthServer<impl Health>,
+    reflection: bool,
     guard: Arc<Guard>,
     runs: Arc<Runs>,
     message_bytes: usize,
@@ -189,13 +192,27 @@ fn router(
 ) -> Router {
     let service = Service { runs: Arc::clone(&runs), stopping: stopping.clone() };
     let calls = CoordinatorServer::new(service).max_decoding_message_size(message_bytes);
-    let web = Web::new(runs, stopping, Arc::clone(&guard));
-    Routes::new(health)
-        .add_service(calls)
+    let metrics = Arc::new(CoordinatorMetrics::start());
+    let web = Web::new(runs, stopping, Arc::clone(&guard), Arc::clone(&metrics));
+    let mut routes = Routes::new(health).add_service(calls);
+    if reflection {
+        routes = routes.add_service(describe());
+    }
+    routes
         .into_axum_router()
         .merge(web.router())
         .merge(access::login(Arc::clone(&guard)))
         .layer(from_fn_with_state(guard, access::admit))
+        .layer(from_fn_with_state(metrics, metrics::count))
+}
+
+/// Tells clients which calls there are, and their messages.
+fn describe() -> ServerReflectionServer<impl ServerReflection> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(quern_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors are those that the code was generated from")
 }
 
 impl Coordinator {

@@ -123,18 +123,22 @@ impl Coordinator for Service {
 
     async fn lease(&self, request: Request<wire::LeaseRequest>) -> Result<Response<wire::LeaseReply>, Status> {
         let member = self.member(valid(request)?.credentials)?;
+        let _answering = member.run.metrics.lease_duration.time();
         let Answer::Work(work) = member.call(Call::Lease).await? else {
             unreachable!("a request for work is answered with work");
         };
         let work = match work {
-            Work::Shard { plan, token } => lease_reply::Work::Shard(wire::ShardLease {
-                shard: plan.shard.0,
-                token: Some(wire::ShardToken { incarnation: token.incarnation.0, epoch: token.epoch.0 }),
-                dataset: plan.dataset,
-                file: plan.file,
-                row_start: plan.row_start,
-                rows: plan.rows,
-            }),
+            Work::Shard { plan, token } => {
+                member.run.metrics.granted(&plan.shard, token.epoch, member.run.now_ms());
+                lease_reply::Work::Shard(wire::ShardLease {
+                    shard: plan.shard.0,
+                    token: Some(wire::ShardToken { incarnation: token.incarnation.0, epoch: token.epoch.0 }),
+                    dataset: plan.dataset,
+                    file: plan.file,
+                    row_start: plan.row_start,
+                    rows: plan.rows,
+                })
+            }
             Work::Task { task, token, stage, checkpoint } => lease_reply::Work::Task(wire::TaskLease {
                 task: task.name().into(),
                 token: Some(wire::ShardToken { incarnation: token.incarnation.0, epoch: token.epoch.0 }),
@@ -156,8 +160,13 @@ impl Coordinator for Service {
         let wire::CommitRequest { credentials, shard, token, part } = valid(request)?;
         let token = token_from_wire(token)?;
         let part = part.ok_or_else(|| CallError::Malformed(format!("the commit of {shard} has no part")))?;
-        let call = Call::Commit { shard: ShardId(shard), token, part: part_from_wire(part) };
-        let (accepted, reason) = acceptance(self.call(credentials, call).await?);
+        let member = self.member(credentials)?;
+        let _answering = member.run.metrics.commit_duration.time();
+        let shard = ShardId(shard);
+        let call = Call::Commit { shard: shard.clone(), token, part: part_from_wire(part) };
+        let answer = member.call(call).await;
+        member.run.metrics.offered(&shard, token.epoch, member.run.now_ms(), &answer);
+        let (accepted, reason) = acceptance(answer?);
         Ok(Response::new(wire::CommitReply { accepted, reason }))
     }
 
@@ -166,7 +175,9 @@ impl Coordinator for Service {
         let token = token_from_wire(token)?;
         let member = self.member(credentials)?;
         let failure = format!("{} failed at {shard}: {reason}", member.caller.worker);
-        member.call(Call::Fail { shard: ShardId(shard), token, reason, permanent }).await?;
+        let shard = ShardId(shard);
+        member.call(Call::Fail { shard: shard.clone(), token, reason, permanent }).await?;
+        member.run.metrics.failed(&shard, token.epoch);
         member.run.note("warn", failure);
         Ok(Response::new(wire::FailReply {}))
     }

@@ -6,7 +6,6 @@ mod assets;
 mod captions;
 mod control;
 mod history;
-mod metrics;
 mod shards;
 
 use std::collections::BTreeMap;
@@ -27,6 +26,7 @@ use serde::Serialize;
 
 use crate::access::{Guard, Holds};
 use crate::errors::CallError;
+use crate::metrics::{self, CoordinatorMetrics, Page};
 use crate::runs::{Run, Runs, Stopping};
 use crate::status;
 
@@ -44,6 +44,7 @@ pub(crate) struct Web {
     pub stopping: Stopping,
     /// What counts those who aren't let in.
     pub guard: Arc<Guard>,
+    metrics: Arc<CoordinatorMetrics>,
     views: Arc<Views>,
 }
 
@@ -59,8 +60,8 @@ type Refused = (StatusCode, String);
 
 impl Web {
     /// What a browser sees of these runs.
-    pub fn new(runs: Arc<Runs>, stopping: Stopping, guard: Arc<Guard>) -> Self {
-        Web { runs, stopping, guard, views: Arc::default() }
+    pub fn new(runs: Arc<Runs>, stopping: Stopping, guard: Arc<Guard>, metrics: Arc<CoordinatorMetrics>) -> Self {
+        Web { runs, stopping, guard, metrics, views: Arc::default() }
     }
 
     /// The routes.
@@ -147,8 +148,14 @@ async fn me(Extension(holds): Extension<Holds>) -> Json<Me> {
 }
 
 async fn exposition(State(web): State<Web>) -> impl IntoResponse {
-    let statuses: Vec<StatusReply> = web.runs.list().iter().map(|run| run.status().clone()).collect();
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::exposition(&statuses) + &web.guard.counts().exposition())
+    let mut page = Page::default();
+    web.metrics.tell(&mut page);
+    web.guard.counts().tell(&mut page);
+    for run in web.runs.list() {
+        let status = run.status().clone();
+        metrics::tell_run(&mut page, &status, &run.metrics);
+    }
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], page.text())
 }
 
 /// The status, again whenever it changes, until the run is over.

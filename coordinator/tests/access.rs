@@ -7,6 +7,8 @@ mod site;
 
 #[path = "access/crowd.rs"]
 mod crowd;
+#[path = "access/reflection.rs"]
+mod reflection;
 #[path = "access/tls.rs"]
 mod tls;
 #[path = "access/tokens.rs"]

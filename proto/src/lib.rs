@@ -7,6 +7,9 @@ mod rotating;
 pub use generated::*;
 pub use rotating::{FileError, Rotating};
 
+/// The protocol as a serialised `FileDescriptorSet`, for servers that describe themselves.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 #[allow(missing_docs, clippy::all)]
 mod generated {
     tonic::include_proto!("quern.v1");

@@ -1,4 +1,4 @@
-"""A real cluster for the page to show: a corpus with rows that fail, a coordinator with tokens, workers, two recipes."""
+"""A real cluster for the page and Prometheus to look at: a corpus with rows that fail, a coordinator with tokens, workers, two recipes."""
 
 import json
 import pathlib
@@ -17,6 +17,13 @@ SCRIPT = "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'
 PATIENCE_S = 300
 
 
+def free_address() -> str:
+    """An address that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
 class Cluster:
     """`with Cluster(folder, ...)` starts the coordinator, and ends everything."""
 
@@ -25,9 +32,7 @@ class Cluster:
         for role, token in TOKENS.items():
             (folder / role).write_text(token)
         (folder / "tokens").write_text("".join(f"{role} {token} {role}\n" for role, token in TOKENS.items()))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        self.url = f"http://{free_address()}"
 
     def __enter__(self):
         listen = self.url.removeprefix("http://")

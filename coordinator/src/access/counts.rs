@@ -1,7 +1,8 @@
 //! What happened at the door, for `/metrics`.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::metrics::{Page, of, one};
 
 /// How often what happened.
 #[derive(Debug, Default)]
@@ -33,31 +34,24 @@ impl Count {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl Counts {
-    /// In Prometheus' text format.
-    pub fn exposition(&self) -> String {
-        let mut text = String::new();
-        let mut add = |name: &str, kind: &str, help: &str, samples: &[(&str, &Count)]| {
-            // Writing to a string can't fail.
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-            for (labels, count) in samples {
-                let _ = writeln!(text, "{name}{labels} {}", count.get());
-            }
-        };
-        add("quern_connections", "gauge", "Connections that are open.", &[("", &self.open)]);
-        let refused = [("{reason=\"crowded\"}", &self.crowded_out), ("{reason=\"handshake\"}", &self.bad_handshakes)];
-        add("quern_connections_refused_total", "counter", "Connections that were closed at once, by reason.", &refused);
-        let refused = [
-            ("{reason=\"unknown\"}", &self.unknown),
-            ("{reason=\"role\"}", &self.denied),
-            ("{reason=\"rate\"}", &self.too_many),
-        ];
-        add("quern_requests_refused_total", "counter", "Requests that were not let in, by reason.", &refused);
-        text
+    /// For `/metrics`.
+    pub fn tell(&self, page: &mut Page) {
+        page.gauge("quern_connections", "Connections that are open.", one(self.open.get() as f64));
+        let by_reason = |reason, count: &Count| ([("reason", reason)], count.get() as f64);
+        let refused = [by_reason("crowded", &self.crowded_out), by_reason("handshake", &self.bad_handshakes)];
+        page.counter(
+            "quern_connections_refused_total",
+            "Connections that were closed at once, by reason.",
+            of(&refused),
+        );
+        let refused =
+            [by_reason("unknown", &self.unknown), by_reason("role", &self.denied), by_reason("rate", &self.too_many)];
+        page.counter("quern_requests_refused_total", "Requests that were not let in, by reason.", of(&refused));
     }
 }

@@ -27,6 +27,8 @@ const ADDRESSES: usize = 10_000;
 const SERVICE: &str = "/quern.v1.Coordinator/";
 /// What anyone may ask.
 const HEALTH: &str = "/grpc.health.v1.Health/";
+/// What anyone with a role may ask.
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
 
 /// One connection, as its requests see it.
 pub(super) struct Visitor {
@@ -130,10 +132,15 @@ impl Guard {
         headers: &HeaderMap,
         visitor: Option<&Visitor>,
     ) -> Result<Holds, Turned> {
-        let Some(needed) = needed(method, path) else { return Ok(Holds { may_steer: false }) };
+        let needed = needed(method, path);
+        if needed == Needed::Nothing {
+            return Ok(Holds { may_steer: false });
+        }
         let held = self.known(headers, visitor)?;
-        if !held.include(needed) {
-            return Err(Turned::Role { needed: needed.name(), held });
+        if let Needed::Role(role) = needed
+            && !held.include(role)
+        {
+            return Err(Turned::Role { needed: role.name(), held });
         }
         let in_time = visitor.is_none_or(|visitor| {
             let mut calls = visitor.calls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,16 +218,28 @@ pub(super) fn address(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<Arc<Visitor>>().map(|visitor| visitor.address.ip())
 }
 
-/// The role that a request takes; `None`: it is open to all.
-fn needed(method: &Method, path: &str) -> Option<Role> {
+/// What a request takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needed {
+    /// It is open to all.
+    Nothing,
+    /// Any role, where tokens are asked for.
+    AnyRole,
+    Role(Role),
+}
+
+fn needed(method: &Method, path: &str) -> Needed {
     if path == login::PATH || path.starts_with(HEALTH) || path.starts_with(ASSETS_PATH) {
-        return None;
+        return Needed::Nothing;
+    }
+    if path.starts_with(REFLECTION) {
+        return Needed::AnyRole;
     }
     let Some(call) = path.strip_prefix(SERVICE) else {
         let only_reads = matches!(*method, Method::GET | Method::HEAD);
-        return Some(if only_reads { Role::Viewer } else { Role::Operator });
+        return Needed::Role(if only_reads { Role::Viewer } else { Role::Operator });
     };
-    Some(match call {
+    Needed::Role(match call {
         "Status" | "Watch" | "ListRuns" | "Logs" => Role::Viewer,
         "Register" | "Heartbeat" | "Lease" | "Commit" | "Fail" | "CommitTask" | "FailTask" | "JoinWorld"
         | "ReportSteps" | "CommitCheckpoint" | "LeaveWorld" | "Drain" => Role::Worker,
@@ -250,7 +269,9 @@ mod tests {
         for call in calls {
             let messages = protocol.split_once(&format!("message {call}Request {{")).map_or("", |(_, rest)| rest);
             let is_a_members = messages.split('}').next().unwrap_or_default().contains("Credentials credentials");
-            let role = needed(&Method::POST, &format!("{SERVICE}{call}")).unwrap();
+            let Needed::Role(role) = needed(&Method::POST, &format!("{SERVICE}{call}")) else {
+                panic!("{call} is open")
+            };
             match call {
                 "Control" | "Submit" => assert_eq!(role, Role::Operator),
                 "Register" => assert_eq!(role, Role::Worker),
@@ -258,10 +279,12 @@ mod tests {
                 _ => assert_eq!(role, Role::Viewer, "{call}"),
             }
         }
-        assert_eq!(needed(&Method::POST, "/grpc.health.v1.Health/Check"), None);
-        assert_eq!(needed(&Method::GET, "/metrics"), Some(Role::Viewer));
-        assert_eq!(needed(&Method::GET, "/api/runs/r/shards"), Some(Role::Viewer));
-        assert_eq!(needed(&Method::POST, "/api/runs/r/pause"), Some(Role::Operator));
-        assert_eq!(needed(&Method::POST, "/quern.v1.Coordinator/NewCall"), Some(Role::Operator));
+        assert_eq!(needed(&Method::POST, "/grpc.health.v1.Health/Check"), Needed::Nothing);
+        let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        assert_eq!(needed(&Method::POST, reflection), Needed::AnyRole);
+        assert_eq!(needed(&Method::GET, "/metrics"), Needed::Role(Role::Viewer));
+        assert_eq!(needed(&Method::GET, "/api/runs/r/shards"), Needed::Role(Role::Viewer));
+        assert_eq!(needed(&Method::POST, "/api/runs/r/pause"), Needed::Role(Role::Operator));
+        assert_eq!(needed(&Method::POST, "/quern.v1.Coordinator/NewCall"), Needed::Role(Role::Operator));
     }
 }

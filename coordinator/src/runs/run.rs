@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::errors::CallError;
 use crate::journal::{JournalError, RunIdentity, SqliteJournal};
 use crate::ledger::{self, Ledger, Opened, Opening};
+use crate::metrics::{Measured, RunMetrics};
 use crate::serve::is_over;
 use crate::status::Describe;
 use crate::web::History;
@@ -67,6 +68,7 @@ pub(crate) struct Run {
     /// Where its data sets and its output are.
     pub recipe: Recipe,
     pub log: Arc<Log>,
+    pub metrics: Arc<RunMetrics>,
     clock: Arc<dyn Clock>,
     status: watch::Receiver<StatusReply>,
     history: Mutex<History>,
@@ -95,8 +97,10 @@ impl Run {
     ) -> Result<Arc<Self>, JournalError> {
         let (id, recipe_hash) = (id_of(&recipe), recipe.hash());
         let beside = Beside::open(&recipe).map_err(|error| no_incarnation(&recipe.output, &error))?;
+        let metrics = Arc::new(RunMetrics::new(journal.into()));
         let Opened { ledger, jobs, status, thread, incarnation } =
-            open_ledger(&recipe, &recipe_hash, &id, journal.into(), Arc::clone(&clock), beside.clone()).await?;
+            open_ledger(&recipe, &recipe_hash, &id, journal.into(), &metrics, Arc::clone(&clock), beside.clone())
+                .await?;
         let heartbeat_ms = recipe.cluster.heartbeat_ms;
         let terms = Terms {
             heartbeat_ms,
@@ -130,6 +134,7 @@ impl Run {
             terms,
             recipe,
             log: Arc::default(),
+            metrics,
             clock,
             status,
             history: Mutex::default(),
@@ -176,9 +181,14 @@ impl Run {
         told.map(drop).inspect_err(|error| self.note("warn", format!("refused to {asked}: {error}")))
     }
 
+    /// The time on the run's clock.
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
     /// Writes a line into the run's log.
     pub fn note(&self, level: &str, text: impl Into<String>) {
-        self.log.note(self.clock.now_ms(), level, text);
+        self.log.note(self.now_ms(), level, text);
     }
 
     /// The status now.
@@ -275,6 +285,7 @@ async fn open_ledger(
     recipe_hash: &str,
     run_id: &str,
     journal_path: PathBuf,
+    metrics: &Arc<RunMetrics>,
     clock: Arc<dyn Clock>,
     beside: Beside,
 ) -> Result<Opened, JournalError> {
@@ -291,8 +302,10 @@ async fn open_ledger(
     };
     let config = Config { worker_failures, memory, stage1, stage2, ..Config::new(lease_ms, attempts) };
     let runtime = tokio::runtime::Handle::current();
+    let metrics = Arc::clone(metrics);
     let opening = tokio::task::spawn_blocking(move || {
-        let journal = Box::new(SqliteJournal::open(&journal_path, &identity)?);
+        let journal = SqliteJournal::open(&journal_path, &identity)?;
+        let journal = Box::new(Measured { journal, metrics });
         let take = Box::new(move |known: &Machine| {
             let taken = runtime.block_on(beside.take(known.incarnation(), known.kept_acceptances()));
             taken.map_err(|error| no_incarnation(beside.output(), &error))

@@ -200,6 +200,7 @@ async fn a_stage_whose_last_checkpoint_was_written_down_still_ends() {
     phase(&coordinator, "capfilt").await;
     let (mut leader, _other, world) = in_stage1(&coordinator, ["alice", "bob"]).await;
     checkpoint(&site, &mut leader, &world, 4, false).await;
+    until_kept(&site, &coordinator, 2).await;
     checkpoint(&site, &mut leader, &world, 10, true).await;
     assert!(coordinator.finished().await.succeeded);
     coordinator.shutdown().await;

@@ -3,6 +3,7 @@
 
 mod harness;
 mod lost_disks;
+mod metrics;
 mod one_run;
 mod several_runs;
 mod web;
