@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use futures::future::OptionFuture;
 use quern_machine::Event;
 use quern_proto::coordinator_server::CoordinatorServer;
@@ -23,6 +23,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::journal::JournalError;
 use crate::runs::{HomeError, Run, Runs, Stopping, Superseded};
 use crate::service::Service;
+use crate::spans;
 use crate::web::Web;
 
 /// How long calls that are under way may take when the server stops.
@@ -195,6 +196,8 @@ fn router(
         .into_axum_router()
         .merge(web.router())
         .merge(access::login(Arc::clone(&guard)))
+        // Behind the guard: strangers make no spans.
+        .layer(from_fn(spans::traced))
         .layer(from_fn_with_state(guard, access::admit))
 }
 

@@ -86,6 +86,7 @@ impl SqliteJournal {
         let path = self.path.clone();
         let sql = |error| from_sqlite(&path, error);
         let mut seq = self.last_seq;
+        let mut bytes = 0;
         let is_doubtful = self.is_doubtful;
         let connection = self.connection()?;
         if is_doubtful {
@@ -97,10 +98,13 @@ impl SqliteJournal {
             let mut statement = transaction.prepare_cached(insert).map_err(sql)?;
             for record in records {
                 seq += 1;
-                statement.execute(params![seq, line(record)]).map_err(sql)?;
+                let line = line(record);
+                bytes += line.len();
+                statement.execute(params![seq, line]).map_err(sql)?;
             }
         }
         transaction.commit().map_err(sql)?;
+        tracing::Span::current().record("bytes", bytes);
         Ok(seq)
     }
 }

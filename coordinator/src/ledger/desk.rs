@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::Entry;
 use super::keeper::{Job, Keeper};
 use crate::clock::Clock;
+use crate::spans;
 use crate::status::Describe;
 
 /// Events per transaction at most.
@@ -74,17 +75,19 @@ impl Desk {
         {
             batch.push(next);
         }
-        let (mut events, mut callers, mut looks) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut events, mut spans, mut callers, mut looks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for entry in batch {
             match entry {
-                Entry::Call { event, answer } => {
+                Entry::Call { event, span, answer } => {
                     events.push(event);
+                    spans.push(span);
                     callers.push(answer);
                 }
                 Entry::Look(look) => looks.push(look),
             }
         }
-        let verdicts = self.keeper.turn(self.clock.now_ms(), &events);
+        let first = spans::first(&events, &spans);
+        let verdicts = first.in_scope(|| self.keeper.turn(self.clock.now_ms(), &events));
         self.is_owed = true;
         self.show_when_due();
         self.hand_out_job();
