@@ -88,7 +88,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let _traces = quern_telemetry::start(QUERN, arguments.log, None::<Identity>);
+    let _traces = quern_telemetry::start(QUERN, arguments.log, Identity::new());
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return outcome::exit(Err(Failure::failed(format!("no threads can be started: {error}")))),

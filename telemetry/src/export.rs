@@ -64,9 +64,9 @@ impl Sending {
     fn start(program: Program, endpoint: String) -> Result<Self, String> {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("traces").enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let _entered = runtime.enter();
-        let never_again = RetryPolicy::default().with_max_retries(0);
-        let mut builder = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_retry_policy(never_again);
+        let entered = runtime.enter();
+        let builder = opentelemetry_otlp::SpanExporter::builder().with_tonic();
+        let mut builder = builder.with_retry_policy(RetryPolicy::disabled());
         if endpoint.starts_with("https:") {
             builder = builder.with_tls_config(tls()?);
         }
@@ -76,7 +76,7 @@ impl Sending {
             .with_span_processor(BatchSpanProcessor::builder(outlet).build())
             .with_resource(resource(program))
             .build();
-        drop(_entered);
+        drop(entered);
         Ok(Sending { provider, runtime })
     }
 }

@@ -34,11 +34,11 @@ pub struct Program {
     pub shows_target: bool,
 }
 
-/// Begins to log and to trace. `beside`, if there is one, sees what is logged, too.
+/// Begins to log and to trace. `beside` sees what is logged, too.
 ///
 /// # Panics
 /// When it has been called before.
-pub fn start<L>(program: Program, options: LogOptions, beside: Option<L>) -> Traces
+pub fn start<L>(program: Program, options: LogOptions, beside: L) -> Traces
 where
     L: Layer<Registry> + Send + Sync,
 {

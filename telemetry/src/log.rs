@@ -90,7 +90,7 @@ where
 {
     let always = filter_fn(is_always_in_json).with_max_level_hint(LevelFilter::INFO);
     match format {
-        LogFormat::Text => asked.and(filter_fn(Metadata::is_event)).boxed(),
+        LogFormat::Text => asked.and(filter_fn(|what| what.is_event())).boxed(),
         LogFormat::Json => asked.or(always).boxed(),
     }
 }

@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outbox = Outbox::new(arguments.command.name());
     // Writes the log to standard error, and keeps it for the coordinator.
-    let _traces = quern_telemetry::start(WORKER, arguments.log, Some(outbox.layer()));
+    let _traces = quern_telemetry::start(WORKER, arguments.log, outbox.layer());
     torch::open_cuda();
     let outcome = match arguments.command {
         Command::Run(arguments) => run(arguments, outbox),
