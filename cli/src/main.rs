@@ -19,8 +19,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use quern_telemetry::{Identity, LogOptions, Program};
+use quern_telemetry::{LogOptions, Program};
 use tracing::Instrument;
+use tracing_subscriber::layer::Identity;
 
 use crate::commands::{
     capfilt, control, coordinator, corpus, demo, doctor, explain, k8s, logs, ls, run, status, submit, tensors, watch,

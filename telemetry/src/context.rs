@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -19,7 +19,10 @@ pub fn outgoing() -> HashMap<String, String> {
 
 /// Makes `span`, which nobody has entered yet, part of the trace that a call's headers name.
 pub fn continue_trace<'a>(span: &Span, header: impl Fn(&str) -> Option<&'a str>) {
-    let context = TraceContextPropagator::new().extract(&Headers(header));
+    let headers = ["traceparent", "tracestate"].into_iter();
+    let headers: HashMap<String, String> =
+        headers.filter_map(|name| Some((name.to_owned(), header(name)?.to_owned()))).collect();
+    let context = TraceContextPropagator::new().extract(&headers);
     // A span that nobody traces has no place in a trace.
     let _ = span.set_parent(context);
 }
@@ -27,17 +30,4 @@ pub fn continue_trace<'a>(span: &Span, header: impl Fn(&str) -> Option<&'a str>)
 /// Leaves a span out of its trace: what it tells turned out to be nothing. Spans inside it must be left out as well.
 pub fn leave_out(span: &Span) {
     span.set_attribute(LEFT_OUT, true);
-}
-
-/// Looks headers up by their names.
-struct Headers<F>(F);
-
-impl<'a, F: Fn(&str) -> Option<&'a str>> Extractor for Headers<F> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0(key)
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        Vec::new()
-    }
 }
