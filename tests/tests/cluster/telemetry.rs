@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::collector::{Collector, Span, below};
-use crate::harness::{Run, corpus, quern};
+use crate::harness::{Run, corpus, quern, until};
 
 /// A corpus without broken files.
 fn whole_corpus() -> TempDir {
@@ -121,6 +121,25 @@ fn every_line_of_a_json_log_is_an_object() {
     let said: Value = serde_json::from_str(&errors(&failed)).expect("one JSON line");
     assert_eq!(said["level"], "ERROR");
     assert!(said["message"].as_str().is_some_and(|text| text.contains("no-such-recipe.yaml")), "{said}");
+}
+
+#[test]
+fn what_waits_is_sent_when_a_signal_ends_a_run() {
+    let collector = Collector::start();
+    let stopped = Run::capfilt(corpus());
+    let recipe = stopped.recipe();
+    let mut command = quern(&["run", recipe.to_str().expect("UTF-8")]);
+    // Nothing is sent before the end.
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url).env("OTEL_BSP_SCHEDULE_DELAY", "600000");
+    let running = command.spawn().expect("quern starts");
+    until("a first part", || stopped.output().join("data").exists());
+    // SAFETY: a signal to our own child, which we have not reaped.
+    assert_eq!(unsafe { libc::kill(running.id() as i32, libc::SIGTERM) }, 0);
+    let ended = running.wait_with_output().expect("a child");
+    assert_eq!(ended.status.code(), Some(143), "{}", errors(&ended));
+    let spans = collector.spans();
+    let has = |service: &str, name: &str| spans.iter().any(|span| span.service == service && span.name == name);
+    assert!(has("quern-worker", "shard") && has("quern", "Drain"), "{spans:?}");
 }
 
 #[test]
