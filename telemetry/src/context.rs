@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::TraceContextExt;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -25,6 +26,12 @@ pub fn continue_trace<'a>(span: &Span, header: impl Fn(&str) -> Option<&'a str>)
     let context = TraceContextPropagator::new().extract(&headers);
     // A span that nobody traces has no place in a trace.
     let _ = span.set_parent(context);
+}
+
+/// Gives a span, which has a field `otel.name`, the name that became known after it began.
+pub fn rename(span: &Span, name: &'static str) {
+    span.record("otel.name", name);
+    span.context().span().update_name(name);
 }
 
 /// Leaves a span out of its trace: what it tells turned out to be nothing. Spans inside it must be left out as well.

@@ -14,7 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
-pub use context::{continue_trace, leave_out, outgoing};
+pub use context::{continue_trace, leave_out, outgoing, rename};
 pub use export::Traces;
 pub use log::{FORMAT_VARIABLE, LogFormat, LogOptions, say, say_failure};
 

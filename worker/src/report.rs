@@ -175,8 +175,8 @@ impl ToCoordinator {
 
 impl Control for ToCoordinator {
     fn steps(&mut self, report: &StepReport) -> Result<Flow, Refused> {
-        let new = || info_span!(parent: &self.generation, "steps", first = report.step + 1, last = Empty);
-        self.stretch.get_or_insert_with(new).record("last", report.step + 1);
+        let new = || info_span!(parent: &self.generation, "steps", first = report.step as i64 + 1, last = Empty);
+        self.stretch.get_or_insert_with(new).record("last", report.step as i64 + 1);
         if self.place.rank == 0 {
             self.tell(Told::Step(to_wire(report)))?;
         }

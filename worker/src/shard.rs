@@ -90,7 +90,7 @@ impl Mill {
             .in_scope(|| encode_part(&spec, rows, &self.provenance()))
             .map_err(|e| AgentError::Setup(format!("shard {}: {e}", lease.shard)))?;
         let bytes = file_size(&part.data) + file_size(&part.quarantine);
-        self.upload(&part).instrument(info_span!("upload", bytes)).await?;
+        self.upload(&part).instrument(info_span!("upload", bytes = bytes as i64)).await?;
         self.script.uploaded();
         commit(connection, member, lease, &part, &self.script).await
     }

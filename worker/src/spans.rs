@@ -1,6 +1,6 @@
 //! Spans of a worker: one per turn, from the question for work to its end, named after the work that it turned out to be.
 //!
-//! docs/reference/logs-and-traces.md names them and their attributes.
+//! docs/reference/logs-and-traces.md names them and their attributes. Numbers are `i64`: others would be texts in traces.
 
 use quern_proto::Credentials;
 use quern_proto::lease_reply::Work;
@@ -41,18 +41,18 @@ pub fn took(turn: &Span, question: &Span, work: Option<&Work>) {
     match work {
         Some(Work::Shard(lease)) => {
             let token = lease.token.unwrap_or_default();
-            turn.record("otel.name", "shard");
+            quern_telemetry::rename(turn, "shard");
             turn.record("shard", &lease.shard);
-            turn.record("incarnation", token.incarnation);
-            turn.record("epoch", token.epoch);
-            turn.record("rows", lease.rows);
+            turn.record("incarnation", token.incarnation as i64);
+            turn.record("epoch", token.epoch as i64);
+            turn.record("rows", lease.rows as i64);
         }
         Some(Work::World(invitation)) => {
-            turn.record("otel.name", "generation");
-            turn.record("generation", invitation.generation);
+            quern_telemetry::rename(turn, "generation");
+            turn.record("generation", invitation.generation as i64);
         }
         Some(Work::Task(lease)) => {
-            turn.record("otel.name", "task");
+            quern_telemetry::rename(turn, "task");
             turn.record("task", &lease.task);
         }
         Some(Work::Wait(_) | Work::Released(_) | Work::Finished(_)) | None => {

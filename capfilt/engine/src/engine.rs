@@ -98,7 +98,7 @@ impl Engine {
     fn run_chunk(&self, models: &Models, rows: &[RawRow]) -> Vec<RowOutcome> {
         let Models { captioner, ranker } = models;
         let (for_captioner, for_ranker) = (evaluation(&captioner.preprocessor), evaluation(&ranker.preprocessor));
-        let decoding = info_span!("decode", rows = rows.len()).entered();
+        let decoding = info_span!("decode", rows = rows.len() as i64).entered();
         let decoded = decode_rows(rows, &self.limits, |image| Pixels {
             captioner: for_captioner.apply(image).1,
             ranker: for_ranker.apply(image).1,
@@ -113,9 +113,9 @@ impl Engine {
         let key = |(row, pixels): (&RawRow, &Result<Pixels, _>)| pixels.is_ok().then(|| row.id.key());
         let keys: Vec<Option<u64>> = rows.iter().zip(&decoded).map(key).collect();
 
-        let captions = info_span!("caption", rows = rows.len())
+        let captions = info_span!("caption", rows = rows.len() as i64)
             .in_scope(|| captioner.caption(&captioner_pixels, &keys, self.seed));
-        let _ranking = info_span!("rank", rows = rows.len()).entered();
+        let _ranking = info_span!("rank", rows = rows.len() as i64).entered();
         let image_embeds = ranker.embed_images(&ranker_pixels); // [B, E]
         let lanes = decoded.into_iter().zip(captions).zip(rows).zip(0..);
         lanes

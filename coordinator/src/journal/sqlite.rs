@@ -104,7 +104,7 @@ impl SqliteJournal {
             }
         }
         transaction.commit().map_err(sql)?;
-        tracing::Span::current().record("bytes", bytes);
+        tracing::Span::current().record("bytes", bytes as i64);
         Ok(seq)
     }
 }

@@ -132,7 +132,8 @@ impl Keeper {
         if durable.is_empty() {
             return verdicts;
         }
-        let append = tracing::info_span!("journal.append", records = durable.len(), bytes = tracing::field::Empty);
+        let append =
+            tracing::info_span!("journal.append", records = durable.len() as i64, bytes = tracing::field::Empty);
         let Err(error) = append.in_scope(|| self.journal.append(&durable)) else { return verdicts };
         tracing::error!(%error, "the journal takes no records");
         self.outage = Some(error.to_string());

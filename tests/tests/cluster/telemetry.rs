@@ -45,7 +45,8 @@ fn a_trace_goes_from_lease_to_commit_through_both_programs() {
     let spans = collector.spans();
     let committed = |span: &&Span| span.name == "shard" && span.attribute("end") == "committed";
     let shards: Vec<&Span> = spans.iter().filter(committed).collect();
-    assert_eq!(shards.len(), 8, "80 rows are 8 shards");
+    let arrived: Vec<_> = spans.iter().map(|span| (&span.service, &span.name, span.attribute("end"))).collect();
+    assert_eq!(shards.len(), 8, "80 rows are 8 shards: {arrived:?}");
     for shard in &shards {
         assert_eq!(shard.service, "quern-worker");
         assert!(shard.parent.is_empty(), "{shard:?}");
