@@ -145,14 +145,14 @@ impl Coordinator for Service {
             Work::World(generation) => lease_reply::Work::World(wire::WorldInvitation { generation: generation.0 }),
             Work::Wait => match self.released(&member).await? {
                 Some(released) => lease_reply::Work::Released(released),
-                None => {
-                    // Who waits asks many times a second: only answers with work are traced.
-                    quern_telemetry::leave_out(&tracing::Span::current());
-                    lease_reply::Work::Wait(member.wait())
-                }
+                None => lease_reply::Work::Wait(member.wait()),
             },
             Work::Finished(finished) => lease_reply::Work::Finished(finished_to_wire(finished)),
         };
+        if matches!(work, lease_reply::Work::Wait(_) | lease_reply::Work::Finished(_)) {
+            // Who waits asks many times a second: such answers are not traced.
+            quern_telemetry::leave_out(&tracing::Span::current());
+        }
         Ok(Response::new(wire::LeaseReply { work: Some(work) }))
     }
 

@@ -55,7 +55,8 @@ pub fn took(turn: &Span, question: &Span, work: Option<&Work>) {
             quern_telemetry::rename(turn, "task");
             turn.record("task", &lease.task);
         }
-        Some(Work::Wait(_) | Work::Released(_) | Work::Finished(_)) | None => {
+        Some(Work::Released(_)) => quern_telemetry::rename(turn, "released"),
+        Some(Work::Wait(_) | Work::Finished(_)) | None => {
             quern_telemetry::leave_out(turn);
             quern_telemetry::leave_out(question);
         }
