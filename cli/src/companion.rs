@@ -1,8 +1,10 @@
 //! `quern-worker`, the other binary: it links libtorch and lies beside this one.
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use quern_telemetry::{FORMAT_VARIABLE, LogFormat};
 
 use crate::outcome::Failure;
 
@@ -20,11 +22,18 @@ pub fn path() -> Result<PathBuf, Failure> {
     )))
 }
 
+/// A `quern-worker` to be started, which writes its log as this process does.
+pub fn command(worker: &Path) -> Command {
+    let mut command = Command::new(worker);
+    command.env(FORMAT_VARIABLE, LogFormat::of_this_process().name());
+    command
+}
+
 /// Becomes `quern-worker ARGUMENTS…`; returns only when that is impossible.
 pub fn hand_over(arguments: &[String]) -> Failure {
     match path() {
         Ok(worker) => {
-            let error = Command::new(&worker).args(arguments).exec();
+            let error = command(&worker).args(arguments).exec();
             Failure::failed(format!("{} does not start: {error}", worker.display()))
         }
         Err(missing) => missing,

@@ -60,7 +60,7 @@ pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
     let output = launch.recipe.output.clone();
     let needed = ranks(&launch.recipe).map(|(_, ranks)| ranks as usize).max().unwrap_or(1);
     let coordinator = start(launch.recipe, &launch.listen, &launch.journal, launch.access).await?;
-    eprintln!("coordinator at {}, journal {}", coordinator.url(), launch.journal.display());
+    quern_telemetry::say(&format!("coordinator at {}, journal {}", coordinator.url(), launch.journal.display()));
     let options = WorkerOptions {
         coordinator: coordinator.url(),
         client: launch.client,

@@ -19,12 +19,18 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use quern_telemetry::{LogOptions, Program};
+use tracing::Instrument;
+use tracing_subscriber::layer::Identity;
 
 use crate::commands::{
     capfilt, control, coordinator, corpus, demo, doctor, explain, k8s, logs, ls, run, status, submit, tensors, watch,
     worker,
 };
 use crate::outcome::{Done, Failure};
+
+/// This program, as its logs and traces know it.
+const QUERN: Program = Program { name: "quern", version: env!("CARGO_PKG_VERSION"), level: "warn", shows_target: true };
 
 /// Mills raw web image-text pairs into clean captions and trains a Q-Former on them.
 #[derive(Parser)]
@@ -35,6 +41,8 @@ use crate::outcome::{Done, Failure};
     after_help = "Exit codes: 0 done, 1 failed, 2 bad input or usage, 3 done with quarantined shards, 4 cancelled."
 )]
 struct Arguments {
+    #[command(flatten)]
+    log: LogOptions,
     #[command(subcommand)]
     command: Command,
 }
@@ -81,10 +89,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_writer(|| quern_recipes::Redacting(std::io::stderr()))
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
-        .init();
+    let _traces = quern_telemetry::start(QUERN, arguments.log, Identity::new());
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return outcome::exit(Err(Failure::failed(format!("no threads can be started: {error}")))),
@@ -95,6 +100,11 @@ fn main() -> ExitCode {
     outcome::exit(ended)
 }
 
+/// A command that asks a coordinator, within a span of its own.
+async fn asking(command: &str, asked: impl Future<Output = Result<Done, Failure>>) -> Result<Done, Failure> {
+    asked.instrument(tracing::info_span!("command", otel.name = command)).await
+}
+
 async fn carry_out(command: Command) -> Result<Done, Failure> {
     match command {
         Command::Run(arguments) => run::run(arguments).await,
@@ -103,17 +113,17 @@ async fn carry_out(command: Command) -> Result<Done, Failure> {
         Command::Eval(arguments) => tensors::hand_over("eval", arguments),
         Command::Caption(arguments) => tensors::hand_over("caption", arguments),
         Command::Export(arguments) => tensors::hand_over("export", arguments),
-        Command::Submit(arguments) => submit::submit(arguments).await,
-        Command::Ls(arguments) => ls::ls(arguments).await,
-        Command::Status(arguments) => status::status(arguments).await,
+        Command::Submit(arguments) => asking("submit", submit::submit(arguments)).await,
+        Command::Ls(arguments) => asking("ls", ls::ls(arguments)).await,
+        Command::Status(arguments) => asking("status", status::status(arguments)).await,
         Command::Watch(arguments) => watch::watch(arguments).await,
-        Command::Explain(arguments) => explain::explain(arguments).await,
+        Command::Explain(arguments) => asking("explain", explain::explain(arguments)).await,
         Command::Logs(arguments) => logs::logs(arguments).await,
-        Command::Pause(arguments) => control::pause(arguments).await,
-        Command::Resume(arguments) => control::resume(arguments).await,
-        Command::Cancel(arguments) => control::cancel(arguments).await,
-        Command::Drain(arguments) => control::drain(arguments).await,
-        Command::Allow(arguments) => control::allow(arguments).await,
+        Command::Pause(arguments) => asking("pause", control::pause(arguments)).await,
+        Command::Resume(arguments) => asking("resume", control::resume(arguments)).await,
+        Command::Cancel(arguments) => asking("cancel", control::cancel(arguments)).await,
+        Command::Drain(arguments) => asking("drain", control::drain(arguments)).await,
+        Command::Allow(arguments) => asking("allow", control::allow(arguments)).await,
         Command::Corpus(command) => corpus::corpus(command).await,
         Command::Capfilt(command) => capfilt::capfilt(command).await,
         Command::Completions { shell } => {

@@ -72,7 +72,7 @@ pub fn exit(ended: Result<Done, Failure>) -> ExitCode {
         Ok(Done::Completely) => ExitCode::SUCCESS,
         Ok(Done::WithQuarantinedShards) => ExitCode::from(3),
         Err(failure) => {
-            eprintln!("quern: {}", quern_recipes::redacted(&failure.to_string()));
+            quern_telemetry::say_failure("quern", &failure.to_string());
             match failure {
                 Failure::Failed(_) => ExitCode::from(1),
                 Failure::BadInput(_) => ExitCode::from(2),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use quern_proto::StatusReply;
+use quern_telemetry::{LogFormat, say};
 
 use crate::view;
 
@@ -24,7 +25,7 @@ pub struct Meter {
 impl Meter {
     /// A meter of `total` things named `unit`.
     pub fn new(label: &str, total: u64, unit: &'static str) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| bar(label, unit, total));
+        let bar = has_bars().then(|| bar(label, unit, total));
         Meter { bar, label: label.into(), unit, total, next_line: Instant::now() + LINE_INTERVAL }
     }
 
@@ -33,7 +34,7 @@ impl Meter {
         match &self.bar {
             Some(bar) => bar.set_position(done),
             None if Instant::now() >= self.next_line => {
-                eprintln!("{}: {done} of {} {}", self.label, self.total, self.unit);
+                say(&format!("{}: {done} of {} {}", self.label, self.total, self.unit));
                 self.next_line = Instant::now() + LINE_INTERVAL;
             }
             None => {}
@@ -66,7 +67,7 @@ struct RunBars {
 impl RunProgress {
     /// Nothing is known yet.
     pub fn new() -> Self {
-        let bars = std::io::stderr().is_terminal().then(|| {
+        let bars = has_bars().then(|| {
             let all = MultiProgress::new();
             let explanation = ProgressBar::new_spinner();
             explanation.set_style(ProgressStyle::with_template("  {wide_msg:.dim}").expect("the template is fixed"));
@@ -85,7 +86,7 @@ impl RunProgress {
         match &self.bars {
             Some(bars) => bars.show(status),
             None if Instant::now() >= self.next_line || status.phase != self.phase => {
-                eprintln!("{}", view::line(status));
+                say(&view::line(status));
                 self.next_line = Instant::now() + LINE_INTERVAL;
                 self.phase.clone_from(&status.phase);
             }
@@ -120,6 +121,11 @@ impl RunBars {
         }
         self.explanation.set_message(status.explanation.clone());
     }
+}
+
+/// Whether someone sees bars: on a terminal, unless programs read what is written there.
+fn has_bars() -> bool {
+    std::io::stderr().is_terminal() && LogFormat::of_this_process() == LogFormat::Text
 }
 
 fn bar(label: &str, unit: &str, total: u64) -> ProgressBar {

@@ -118,7 +118,7 @@ impl Slot {
         let describe = |error: std::io::Error| format!("{}: {error}", log.display());
         let output = File::options().create(true).append(true).open(log).map_err(describe)?;
         let errors = output.try_clone().map_err(describe)?;
-        Command::new(&self.worker)
+        Command::from(companion::command(&self.worker))
             .args(["run", "--coordinator", &self.options.coordinator, "--device", &self.options.device])
             .args(self.options.client.arguments())
             .args(["--name", &format!("worker-{}", self.index)])

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 pub(crate) use counts::{Count, Counts};
 pub(crate) use door::Door;
-pub(crate) use guard::{Guard, Holds, admit};
+pub(crate) use guard::{Guard, Holds, SERVICE, admit};
 pub use limits::{Limits, Rate};
 pub(crate) use login::router as login;
 pub(crate) use tls::configuration;

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use quern_machine::{Answer, Config, Event, Incarnation, Machine};
 use quern_proto::StatusReply;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Span;
 
 use crate::beside::Taken;
 use crate::clock::Clock;
@@ -29,8 +30,8 @@ const SNAPSHOT_AFTER: u64 = 50_000;
 
 /// What waits for the ledger.
 enum Entry {
-    /// An event that waits for its answer.
-    Call { event: Event, answer: oneshot::Sender<Result<Answer, CallError>> },
+    /// An event that waits for its answer, with the span of who tells it.
+    Call { event: Event, span: Span, answer: oneshot::Sender<Result<Answer, CallError>> },
     /// Someone who wants to see the machine, and changes nothing.
     Look(Look),
 }
@@ -52,7 +53,7 @@ impl Ledger {
     pub async fn tell(&self, event: Event) -> Result<Answer, CallError> {
         let (answer, answered) = oneshot::channel();
         let stopped = || CallError::Unavailable("the coordinator is stopping".into());
-        self.inbox.send(Entry::Call { event, answer }).await.map_err(|_| stopped())?;
+        self.inbox.send(Entry::Call { event, span: Span::current(), answer }).await.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
 

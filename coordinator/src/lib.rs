@@ -25,6 +25,7 @@ mod runs;
 mod secrets;
 mod serve;
 mod service;
+mod spans;
 mod status;
 mod web;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use futures::future::OptionFuture;
 use quern_machine::Event;
 use quern_proto::coordinator_server::CoordinatorServer;
@@ -25,6 +25,7 @@ use crate::journal::JournalError;
 use crate::metrics::{self, CoordinatorMetrics};
 use crate::runs::{HomeError, Run, Runs, Stopping, Superseded};
 use crate::service::Service;
+use crate::spans;
 use crate::web::Web;
 
 /// How long calls that are under way may take when the server stops.
@@ -202,6 +203,8 @@ fn router(
         .into_axum_router()
         .merge(web.router())
         .merge(access::login(Arc::clone(&guard)))
+        // Behind the guard: strangers make no spans.
+        .layer(from_fn(spans::traced))
         .layer(from_fn_with_state(guard, access::admit))
         .layer(from_fn_with_state(metrics, metrics::count))
 }

@@ -153,6 +153,10 @@ impl Coordinator for Service {
             },
             Work::Finished(finished) => lease_reply::Work::Finished(finished_to_wire(finished)),
         };
+        if matches!(work, lease_reply::Work::Wait(_) | lease_reply::Work::Finished(_)) {
+            // Who waits asks many times a second: such answers are not traced.
+            quern_telemetry::leave_out(&tracing::Span::current());
+        }
         Ok(Response::new(wire::LeaseReply { work: Some(work) }))
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tonic::metadata::AsciiMetadataValue;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -12,7 +12,7 @@ use tonic::{Request, Status};
 use crate::coordinator_client::CoordinatorClient;
 use crate::{FileError, Rotating};
 
-/// A client that sends its token with every call.
+/// A client that sends its token with every call, and the trace that the call is part of.
 pub type Client = CoordinatorClient<InterceptedService<Channel, Bearer>>;
 
 /// What a client shows, and what it asks the coordinator to show.
@@ -106,7 +106,7 @@ impl ClientOptions {
     }
 }
 
-/// Adds the token to a call.
+/// Adds to a call the token, and the trace that it is part of.
 #[derive(Debug, Clone)]
 pub struct Bearer(Option<Arc<Rotating<AsciiMetadataValue>>>);
 
@@ -114,6 +114,11 @@ impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
             request.metadata_mut().insert("authorization", (*token.now()).clone());
+        }
+        for (name, value) in quern_telemetry::outgoing() {
+            if let (Ok(name), Ok(value)) = (name.parse::<AsciiMetadataKey>(), value.parse()) {
+                request.metadata_mut().insert(name, value);
+            }
         }
         Ok(request)
     }

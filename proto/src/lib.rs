@@ -3,6 +3,7 @@
 
 pub mod client;
 mod rotating;
+mod secret;
 
 pub use generated::*;
 pub use rotating::{FileError, Rotating};

@@ -7,7 +7,8 @@ use std::process::Command;
 /// What each room may import of ours. An arrow that is not here is a design error.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("quern-recipes", &[]),
-    ("quern-proto", &[]),
+    ("quern-telemetry", &["quern-recipes"]),
+    ("quern-proto", &["quern-telemetry"]),
     ("quern-machine", &[]),
     ("quern-collective", &[]),
     ("quern-models", &["quern-recipes"]),
@@ -15,12 +16,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("quern-capfilt", &["quern-recipes", "quern-corpus"]),
     ("quern-capfilt-engine", &["quern-recipes", "quern-capfilt", "quern-corpus", "quern-models"]),
     ("quern-trainer", &["quern-recipes", "quern-capfilt", "quern-corpus", "quern-models", "quern-collective"]),
-    ("quern-coordinator", &["quern-recipes", "quern-machine", "quern-proto", "quern-corpus", "quern-capfilt"]),
+    (
+        "quern-coordinator",
+        &["quern-recipes", "quern-machine", "quern-proto", "quern-telemetry", "quern-corpus", "quern-capfilt"],
+    ),
     (
         "quern-worker",
         &[
             "quern-recipes",
             "quern-proto",
+            "quern-telemetry",
             "quern-corpus",
             "quern-models",
             "quern-capfilt",
@@ -33,7 +38,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("quern-sim", &["quern-machine", "quern-coordinator", "quern-sim-checker"]),
     ("quern-bench-coordinator", &["quern-recipes", "quern-coordinator", "quern-corpus", "quern-proto"]),
     ("quern-bench-capfilt", &["quern-recipes", "quern-corpus", "quern-capfilt", "quern-capfilt-engine"]),
-    ("quern-cli", &["quern-recipes", "quern-coordinator", "quern-capfilt", "quern-corpus", "quern-proto"]),
+    (
+        "quern-cli",
+        &["quern-recipes", "quern-coordinator", "quern-capfilt", "quern-corpus", "quern-proto", "quern-telemetry"],
+    ),
 ];
 
 /// Foreign crates that only these rooms may use.
@@ -55,6 +63,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         &["quern-proto", "quern-coordinator", "quern-worker", "quern-cli", "quern-tests", "quern-bench-coordinator"],
     ),
     ("cudarc", &["quern-collective"]),
+    ("opentelemetry", &["quern-telemetry"]),
     ("k8s-openapi", &["quern-cli"]),
 ];
 

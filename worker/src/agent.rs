@@ -11,6 +11,7 @@ use quern_proto::{
 };
 use quern_recipes::Recipe;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use crate::connection::{CallError, Connection, Membership};
 use crate::error::AgentError;
@@ -19,6 +20,7 @@ use crate::gang::Gang;
 use crate::heartbeat::{Board, Heartbeats};
 use crate::outbox::Outbox;
 use crate::shard::{Mill, ShardEnd};
+use crate::spans;
 use crate::torch;
 
 /// How long a worker that leaves waits for the coordinator to take its work back.
@@ -204,15 +206,22 @@ async fn live(
         if let Some(error) = board.lost() {
             return Err(error.into());
         }
+        let turn = spans::turn(&member.membership.credentials);
+        let question = turn.in_scope(|| spans::call!("lease", "Lease"));
         let request = LeaseRequest { credentials: Some(member.membership.credentials.clone()) };
         let reply = connection
             .call("Lease", |mut client| {
                 let request = request.clone();
                 async move { client.lease(request).await }
             })
+            .instrument(question.clone())
             .await?;
+        spans::took(&turn, &question, reply.work.as_ref());
+        drop(question);
         match reply.work {
-            Some(Work::Shard(lease)) => work_on_shard(connection, options, member, &board, lease, &leave).await?,
+            Some(Work::Shard(lease)) => {
+                work_on_shard(connection, options, member, &board, lease, &leave).instrument(turn).await?;
+            }
             Some(Work::World(invitation)) => {
                 // CapFilt is over: its models make room.
                 member.mill.unload();
@@ -224,7 +233,7 @@ async fn live(
                     board: &board,
                     leave: leave.clone(),
                 };
-                gang.take_part(invitation.generation, &member.listener).await?;
+                gang.take_part(invitation.generation, &member.listener).instrument(turn).await?;
             }
             Some(Work::Finished(finished)) if finished.succeeded => return Ok(Stint::Finished),
             Some(Work::Finished(finished)) => return Err(AgentError::RunFailed(finished.message)),
@@ -232,7 +241,7 @@ async fn live(
                 tracing::info!(reason = released.reason, "moving on to another run");
                 return Ok(Stint::Released);
             }
-            Some(Work::Task(task)) => hand_back_task(connection, member, task).await?,
+            Some(Work::Task(task)) => hand_back_task(connection, member, task).instrument(turn).await?,
             // Told to leave meanwhile, it sees so at once.
             Some(Work::Wait(wait)) => drop(pause(wait, &mut leave).await),
             None => return Err(AgentError::Setup("the coordinator's answer to Lease is empty".into())),
@@ -276,6 +285,7 @@ async fn work_on_shard(
     let end = member.mill.grind(connection, &member.membership, &lease, &stop, board).await;
     watcher.abort();
     board.end();
+    tracing::Span::current().record("end", spans::end_of(&end));
     if member.mill.is_loaded() {
         board.set_warm("capfilt");
     }
@@ -298,6 +308,7 @@ async fn work_on_shard(
             let request = request.clone();
             async move { client.fail(request).await }
         })
+        .instrument(spans::call!("fail", "Fail"))
         .await;
     match answer {
         Ok(_) | Err(CallError::Stale(_)) => Ok(()),

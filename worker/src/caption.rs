@@ -81,7 +81,7 @@ pub fn run(arguments: CaptionArguments) -> Result<(), String> {
             match row.and_then(|row| row.decoded(&recipe.limits)).and_then(fits) {
                 Ok(image) => usable.push(image),
                 Err(Unusable::Image(reason)) => {
-                    eprintln!("quern-worker: {reason}");
+                    quern_telemetry::say_failure("quern-worker", &reason);
                     lost += 1;
                 }
                 Err(Unusable::Everything(reason)) => return Err(reason),

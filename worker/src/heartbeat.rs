@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use quern_proto::{HeartbeatRequest, ShardLease, ShardProgress, ShardToken};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::{Instrument, debug_span};
 
 use crate::connection::{CallError, Connection, Membership};
 use crate::outbox::Outbox;
@@ -138,6 +139,7 @@ async fn beat(connection: Connection, member: Membership, board: Arc<Board>, out
                 let request = request.clone();
                 async move { client.heartbeat(request).await }
             })
+            .instrument(debug_span!("heartbeat", otel.kind = "client", rpc.system = "grpc", rpc.method = "Heartbeat"))
             .await;
         match reply {
             Ok(reply) => {

@@ -18,4 +18,5 @@ pub mod heartbeat;
 pub mod outbox;
 pub mod report;
 pub mod shard;
+mod spans;
 pub mod torch;

@@ -1,21 +1,23 @@
 //! `quern-worker`: the agent, one process per device, and the commands that need tensors.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use quern_proto::client::ClientOptions;
+use quern_telemetry::{LogOptions, Program};
 use quern_worker::agent::{self, AgentEnd, AgentOptions};
 use quern_worker::faults::{Fault, Script};
 use quern_worker::outbox::Outbox;
 use quern_worker::{caption, doctor, evaluate, export, torch};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 /// Exit code after SIGTERM: 128 + 15.
 const TERMINATED: u8 = 143;
+
+/// This program, as its logs and traces know it.
+const WORKER: Program =
+    Program { name: "quern-worker", version: env!("CARGO_PKG_VERSION"), level: "info", shows_target: false };
 
 #[derive(Parser)]
 #[command(
@@ -24,6 +26,8 @@ const TERMINATED: u8 = 143;
     about = "Works for a quern coordinator; carries out the commands that need tensors."
 )]
 struct Arguments {
+    #[command(flatten)]
+    log: LogOptions,
     #[command(subcommand)]
     command: Command,
 }
@@ -65,10 +69,11 @@ struct RunArguments {
 }
 
 fn main() -> ExitCode {
-    torch::open_cuda();
     let arguments = Arguments::parse();
     let outbox = Outbox::new(arguments.command.name());
-    log(&outbox);
+    // Writes the log to standard error, and keeps it for the coordinator.
+    let _traces = quern_telemetry::start(WORKER, arguments.log, outbox.layer());
+    torch::open_cuda();
     let outcome = match arguments.command {
         Command::Run(arguments) => run(arguments, outbox),
         Command::Eval(command) => evaluate::run(command).map(|()| ExitCode::SUCCESS),
@@ -80,19 +85,9 @@ fn main() -> ExitCode {
         }
     };
     outcome.unwrap_or_else(|message| {
-        eprintln!("quern-worker: {}", quern_recipes::redacted(&message));
+        quern_telemetry::say_failure(WORKER.name, &message);
         ExitCode::FAILURE
     })
-}
-
-/// Writes the log to standard error, and keeps it for the coordinator.
-fn log(outbox: &Outbox) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(|| quern_recipes::Redacting(std::io::stderr()))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    tracing_subscriber::registry().with(filter).with(lines).with(outbox.layer()).init();
 }
 
 impl Command {

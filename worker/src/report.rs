@@ -7,8 +7,11 @@ use quern_trainer::training::{Control, Flow, StageLosses, StepReport};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span};
 
 use crate::connection::{CallError, Connection};
+use crate::spans;
 
 /// What the training thread hands to the reporting task.
 enum Told {
@@ -57,6 +60,8 @@ impl Reporter {
             told: self.told.clone(),
             wants_to_stop: self.wants_to_stop.take().expect("one training per generation"),
             handle: Handle::current(),
+            generation: Span::current(),
+            stretch: None,
         }
     }
 
@@ -128,7 +133,10 @@ impl Place {
             let request = request.clone();
             async move { client.commit_checkpoint(request).await }
         });
-        let reply = call.await.map_err(|error| Refused(error.to_string()))?;
+        let reply = call
+            .instrument(spans::call!("commit_checkpoint", "CommitCheckpoint"))
+            .await
+            .map_err(|error| Refused(error.to_string()))?;
         if reply.accepted { Ok(()) } else { Err(Refused(reply.reason)) }
     }
 }
@@ -152,6 +160,10 @@ struct ToCoordinator {
     told: mpsc::UnboundedSender<Told>,
     wants_to_stop: Box<dyn Fn() -> bool + Send>,
     handle: Handle,
+    /// The span that all of it is part of.
+    generation: Span,
+    /// The span of the steps since the last checkpoint.
+    stretch: Option<Span>,
 }
 
 impl ToCoordinator {
@@ -163,6 +175,8 @@ impl ToCoordinator {
 
 impl Control for ToCoordinator {
     fn steps(&mut self, report: &StepReport) -> Result<Flow, Refused> {
+        let new = || info_span!(parent: &self.generation, "steps", first = report.step as i64 + 1, last = Empty);
+        self.stretch.get_or_insert_with(new).record("last", report.step as i64 + 1);
         if self.place.rank == 0 {
             self.tell(Told::Step(to_wire(report)))?;
         }
@@ -170,12 +184,13 @@ impl Control for ToCoordinator {
     }
 
     fn checkpoint(&mut self, step: u64, path: &str, digest: &str, last: bool) -> Result<(), Refused> {
+        let stretch = self.stretch.take().unwrap_or_else(Span::none);
         // Its steps first: with the last checkpoint the run is over, and then none is heard any more.
         let (done, reported) = oneshot::channel();
         self.tell(Told::Flush(done))?;
         self.handle.block_on(async {
             reported.await.map_err(|_| Refused("the coordinator takes no more steps of this generation".into()))?;
-            self.place.commit(step, path, digest, last).await
+            self.place.commit(step, path, digest, last).instrument(stretch).await
         })
     }
 }

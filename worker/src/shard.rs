@@ -12,11 +12,13 @@ use quern_corpus::store::{self, StoreError};
 use quern_corpus::{ShardId, ShardSpec};
 use quern_proto::{CommitRequest, PartSummary, QuarantineReason, ShardLease};
 use quern_recipes::{Dataset, Recipe};
+use tracing::{Instrument, Span, info_span};
 
 use crate::connection::{CallError, Connection, Membership};
 use crate::error::AgentError;
 use crate::faults::Script;
 use crate::heartbeat::Board;
+use crate::spans;
 
 /// How a shard ended on this worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +74,8 @@ impl Mill {
         board: &Arc<Board>,
     ) -> Result<ShardEnd, AgentError> {
         let dataset = self.dataset(lease)?;
-        let rows = match self.rows(&dataset, lease, stop, board).await? {
+        let process = info_span!("process", dataset = lease.dataset);
+        let rows = match self.rows(&dataset, lease, stop, board).instrument(process).await? {
             Ok(rows) => rows,
             Err(end) => return Ok(end),
         };
@@ -83,9 +86,11 @@ impl Mill {
             row_start: lease.row_start,
             rows: lease.rows,
         };
-        let part = encode_part(&spec, rows, &self.provenance())
+        let part = info_span!("write")
+            .in_scope(|| encode_part(&spec, rows, &self.provenance()))
             .map_err(|e| AgentError::Setup(format!("shard {}: {e}", lease.shard)))?;
-        self.upload(&part).await?;
+        let bytes = file_size(&part.data) + file_size(&part.quarantine);
+        self.upload(&part).instrument(info_span!("upload", bytes = bytes as i64)).await?;
         self.script.uploaded();
         commit(connection, member, lease, &part, &self.script).await
     }
@@ -114,8 +119,9 @@ impl Mill {
         let chunk_rows = self.recipe.capfilt.as_ref().map_or(64, |capfilt| capfilt.batch_images as usize);
         let mut rows = Vec::with_capacity(lease.rows as usize);
         let mut chunk = Vec::with_capacity(chunk_rows);
+        let mut fetch = info_span!("fetch");
         loop {
-            let next = stream.next().await;
+            let next = stream.next().instrument(fetch.clone()).await;
             if let Some(delay) = self.script.fetch_delay() {
                 tokio::time::sleep(delay).await;
             }
@@ -129,6 +135,7 @@ impl Mill {
                 return Ok(Err(ShardEnd::Stopped));
             }
             if chunk.len() == chunk_rows || over && !chunk.is_empty() {
+                drop(std::mem::replace(&mut fetch, Span::none()));
                 let count = chunk.len() as u64;
                 rows.extend(self.process(dataset, std::mem::take(&mut chunk)).await?);
                 board.done(rows.len() as u64);
@@ -136,6 +143,9 @@ impl Mill {
             }
             if over {
                 return Ok(Ok(rows));
+            }
+            if chunk.is_empty() {
+                fetch = info_span!("fetch");
             }
         }
     }
@@ -145,7 +155,9 @@ impl Mill {
         let engine = if dataset.capfilt { Some(self.engine().await?) } else { None };
         let delay = self.script.decode_delay();
         let recipe = self.recipe.clone();
+        let span = Span::current();
         let work = tokio::task::spawn_blocking(move || {
+            let _inside = span.enter();
             if let Some(delay) = delay {
                 std::thread::sleep(delay);
             }
@@ -169,7 +181,9 @@ impl Mill {
         }
         let recipe = self.recipe.clone();
         let device = self.device;
+        let span = info_span!("load");
         let load = tokio::task::spawn_blocking(move || {
+            let _inside = span.enter();
             let capfilt = recipe.capfilt.as_ref().ok_or("the recipe has no capfilt section")?;
             Engine::load(capfilt, &recipe.limits, recipe.seed, device).map_err(|e| e.to_string())
         });
@@ -200,6 +214,10 @@ impl Mill {
     }
 }
 
+fn file_size(file: &Option<(String, Bytes)>) -> u64 {
+    file.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64)
+}
+
 async fn commit(
     connection: &Connection,
     member: &Membership,
@@ -208,7 +226,6 @@ async fn commit(
     script: &Script,
 ) -> Result<ShardEnd, AgentError> {
     let name = |file: &Option<(String, Bytes)>| file.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
-    let size = |file: &Option<(String, Bytes)>| file.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
     let reason = |((stage, reason), rows): (&(Stage, String), &u64)| QuarantineReason {
         stage: stage.as_str().into(),
         reason: reason.clone(),
@@ -222,7 +239,7 @@ async fn commit(
         kept: part.kept,
         passed: part.passed,
         quarantined: part.quarantined,
-        bytes: size(&part.data) + size(&part.quarantine),
+        bytes: file_size(&part.data) + file_size(&part.quarantine),
         reasons: part.reasons.iter().map(reason).collect(),
     };
     let request = CommitRequest {
@@ -236,6 +253,7 @@ async fn commit(
             let request = request.clone();
             async move { client.commit(request).await }
         })
+        .instrument(spans::call!("commit", "Commit"))
         .await;
     match answer {
         Ok(reply) if reply.accepted => {

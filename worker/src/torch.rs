@@ -5,14 +5,15 @@ use std::path::Path;
 
 use tch::Device;
 
-/// Opens libtorch_cuda for the whole process when this machine has an NVIDIA driver. Must be called first thing in
-/// `main`, before any tensor exists: libtorch looks for its CUDA half only once. Without a driver nothing is opened,
+/// Opens libtorch_cuda for the whole process when this machine has an NVIDIA driver. Must be called
+/// before any tensor exists: libtorch looks for its CUDA half only once. Without a driver nothing is opened,
 /// and every tensor stays on the CPU.
 pub fn open_cuda() {
     if open("libcuda.so.1", libc::RTLD_LAZY).is_ok()
         && let Err(reason) = open("libtorch_cuda.so", libc::RTLD_LAZY | libc::RTLD_GLOBAL)
     {
-        eprintln!("quern-worker: this machine has a GPU, but libtorch's CUDA half does not open: {reason}");
+        let text = format!("this machine has a GPU, but libtorch's CUDA half does not open: {reason}");
+        quern_telemetry::say_failure("quern-worker", &text);
     }
 }
 

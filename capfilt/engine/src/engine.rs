@@ -10,6 +10,7 @@ use quern_corpus::reader::RawRow;
 use quern_models::preprocessor::PreprocessorConfig;
 use quern_recipes::{CapFilt, ImageLimits};
 use tch::{Device, Tensor};
+use tracing::info_span;
 
 use crate::EngineError;
 use crate::captioner::{Captioner, Written};
@@ -97,10 +98,12 @@ impl Engine {
     fn run_chunk(&self, models: &Models, rows: &[RawRow]) -> Vec<RowOutcome> {
         let Models { captioner, ranker } = models;
         let (for_captioner, for_ranker) = (evaluation(&captioner.preprocessor), evaluation(&ranker.preprocessor));
+        let decoding = info_span!("decode", rows = rows.len() as i64).entered();
         let decoded = decode_rows(rows, &self.limits, |image| Pixels {
             captioner: for_captioner.apply(image).1,
             ranker: for_ranker.apply(image).1,
         });
+        drop(decoding);
         if decoded.iter().all(Result::is_err) {
             return decoded.into_iter().filter_map(Result::err).collect();
         }
@@ -110,7 +113,9 @@ impl Engine {
         let key = |(row, pixels): (&RawRow, &Result<Pixels, _>)| pixels.is_ok().then(|| row.id.key());
         let keys: Vec<Option<u64>> = rows.iter().zip(&decoded).map(key).collect();
 
-        let captions = captioner.caption(&captioner_pixels, &keys, self.seed);
+        let captions = info_span!("caption", rows = rows.len() as i64)
+            .in_scope(|| captioner.caption(&captioner_pixels, &keys, self.seed));
+        let _ranking = info_span!("rank", rows = rows.len() as i64).entered();
         let image_embeds = ranker.embed_images(&ranker_pixels); // [B, E]
         let lanes = decoded.into_iter().zip(captions).zip(rows).zip(0..);
         lanes

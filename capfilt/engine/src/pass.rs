@@ -9,7 +9,9 @@ use crate::pixels::decode_rows;
 /// What becomes of the rows of a data set with `capfilt: false`, in order. No model is needed. An image that can't be
 /// decoded is quarantined here, not found out in training.
 pub fn pass_rows(rows: Vec<RawRow>, limits: &ImageLimits, embed_images: bool) -> Vec<PartRow> {
+    let decoding = tracing::info_span!("decode", rows = rows.len() as i64).entered();
     let decoded = decode_rows(&rows, limits, |_| ());
+    drop(decoding);
     let outcome = |(row, decoded): (RawRow, Result<(), RowOutcome>)| {
         let mut row = pass_through(row, embed_images);
         if let (RowOutcome::Passed { .. }, Err(failed)) = (&row.outcome, decoded) {

@@ -162,7 +162,7 @@ fn begin_with(mut recipe: Recipe, run: &Recipe, stage1: &str) -> Recipe {
 
 async fn write_corpora(workspace: &Workspace, settings: &Settings) -> Result<(), Failure> {
     if workspace.has_corpora() {
-        eprintln!("there already: {} and {}", workspace.corpus(), workspace.held_out());
+        quern_telemetry::say(&format!("there already: {} and {}", workspace.corpus(), workspace.held_out()));
         return Ok(());
     }
     let web = SynthOptions {
@@ -218,7 +218,7 @@ async fn run(workspace: &Workspace, recipe: &Recipe, name: &str) -> Result<Ended
 }
 
 fn heading(number: u32, text: &str) {
-    eprintln!("\n{number}/7  {text}");
+    quern_telemetry::say(&format!("\n{number}/7  {text}"));
 }
 
 /// How long each stage took.

@@ -24,7 +24,7 @@ use crate::web::ASSETS_PATH;
 const ADDRESSES: usize = 10_000;
 
 /// The service whose calls have roles.
-const SERVICE: &str = "/quern.v1.Coordinator/";
+pub(crate) const SERVICE: &str = "/quern.v1.Coordinator/";
 /// What anyone may ask.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 /// What anyone with a role may ask.

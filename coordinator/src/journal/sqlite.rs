@@ -141,15 +141,19 @@ impl Journal for SqliteJournal {
 
     fn append(&mut self, records: &[&Record]) -> Result<(), JournalError> {
         let mut seq = self.last_seq;
+        let mut bytes = 0;
         let appended = self.change(|transaction| {
             let insert = "insert into records (seq, record) values (?1, ?2)";
             let mut statement = transaction.prepare_cached(insert)?;
             for record in records {
                 seq += 1;
-                statement.execute(params![seq, line(record)])?;
+                let line = line(record);
+                bytes += line.len();
+                statement.execute(params![seq, line])?;
             }
             Ok(())
         });
+        tracing::Span::current().record("bytes", bytes as i64);
         if appended.is_ok() || planted(Mutation::BelieveFailedCommits) {
             self.last_seq = seq;
             return Ok(());

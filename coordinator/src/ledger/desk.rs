@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::Entry;
 use super::keeper::{Job, Keeper};
 use crate::clock::Clock;
+use crate::spans;
 use crate::status::Describe;
 
 /// Events per transaction at most.
@@ -74,23 +75,28 @@ impl Desk {
         {
             batch.push(next);
         }
-        let (mut events, mut callers, mut looks) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut events, mut spans, mut callers, mut looks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for entry in batch {
             match entry {
-                Entry::Call { event, answer } => {
+                Entry::Call { event, span, answer } => {
                     events.push(event);
+                    spans.push(span);
                     callers.push(answer);
                 }
                 Entry::Look(look) => looks.push(look),
             }
         }
-        let verdicts = self.keeper.turn(self.clock.now_ms(), &events);
-        self.is_owed = true;
-        self.show_when_due();
-        self.hand_out_job();
-        for (caller, verdict) in callers.into_iter().zip(verdicts) {
-            // A caller that has gone away doesn't care.
-            let _ = caller.send(verdict);
+        // Who only looks is no turn.
+        if !events.is_empty() {
+            let first = spans::first(&events, &spans);
+            let verdicts = first.in_scope(|| self.keeper.turn(self.clock.now_ms(), &events));
+            self.is_owed = true;
+            self.show_when_due();
+            self.hand_out_job();
+            for (caller, verdict) in callers.into_iter().zip(verdicts) {
+                // A caller that has gone away doesn't care.
+                let _ = caller.send(verdict);
+            }
         }
         if self.keeper.is_sound() {
             looks.into_iter().for_each(|look| look(self.keeper.machine()));

@@ -135,7 +135,9 @@ impl Keeper {
         if durable.is_empty() {
             return verdicts;
         }
-        let Err(error) = self.journal.append(&durable) else { return verdicts };
+        let append =
+            tracing::info_span!("journal.append", records = durable.len() as i64, bytes = tracing::field::Empty);
+        let Err(error) = append.in_scope(|| self.journal.append(&durable)) else { return verdicts };
         tracing::error!(%error, "the journal takes no records");
         self.outage = Some(error.to_string());
         self.sound = false;

@@ -113,7 +113,9 @@ mod tests {
     fn syncs_and_failures_are_counted_and_handed_on() {
         let metrics = Arc::new(RunMetrics::new("nowhere".into()));
         let mut journal = Measured { journal: Full, metrics: Arc::clone(&metrics) };
-        assert!(journal.append(&[]).is_err() && journal.append(&[]).is_err() && journal.replay(0, &mut |_| {}).is_err());
+        assert!(
+            journal.append(&[]).is_err() && journal.append(&[]).is_err() && journal.replay(0, &mut |_| {}).is_err()
+        );
         let JournalMetrics { sync, batch_records, full, failed, .. } = &metrics.journal;
         assert_eq!((sync.count(), batch_records.count(), full.get(), failed.get()), (2, 2, 2, 1));
     }

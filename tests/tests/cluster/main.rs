@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod caption;
+mod collector;
 mod harness;
 mod kubernetes;
 mod operated;
@@ -9,4 +10,5 @@ mod same_bytes;
 mod short_form;
 mod stages;
 mod submitted;
+mod telemetry;
 mod training;

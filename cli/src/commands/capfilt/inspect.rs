@@ -65,9 +65,9 @@ pub async fn inspect(arguments: Arguments) -> Result<Done, Failure> {
         return Err(failure);
     }
     if more {
-        eprintln!("… and more: --limit 0 prints all");
+        quern_telemetry::say("… and more: --limit 0 prints all");
     } else if printed == 0 {
-        eprintln!("no row");
+        quern_telemetry::say("no row");
     }
     Ok(Done::Completely)
 }

@@ -64,7 +64,8 @@ pub async fn run(arguments: Arguments) -> Result<Done, Failure> {
     let folder = store::open(&input).map_err(|error| Failure::bad_input(chain(&error)))?;
     let found = discover_columns(&folder, named(&arguments.columns)).await;
     let columns = found.map_err(|error| Failure::bad_input(chain(&error)))?;
-    eprintln!("image in `{}`, caption in `{}`, key in `{}`", columns.image, columns.caption, columns.key);
+    let (image, caption, key) = (&columns.image, &columns.caption, &columns.key);
+    quern_telemetry::say(&format!("image in `{image}`, caption in `{caption}`, key in `{key}`"));
     let recipe = recipe(&arguments, &input, columns)?;
     match &arguments.write_recipe {
         Some(path) => write(path, &recipe),
