@@ -54,6 +54,13 @@ class Cluster:
         log = open(self.folder / f"{name}.log", "wb")
         self.children.append((name, subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)))
 
+    def end_of(self, name: str) -> int:
+        """Waits for a process that is to end; its exit code."""
+        child = next(child for known, child in self.children if known == name)
+        code = child.wait(PATIENCE_S)
+        self.children.remove((name, child))
+        return code
+
     def worker(self, name: str):
         token = str(self.folder / "worker")
         arguments = ["run", "--coordinator", self.url, "--device", "cpu", "--name", name, "--token-file", token]
@@ -114,13 +121,13 @@ def corpus(folder: pathlib.Path, quern: str, rows: int) -> pathlib.Path:
     return folder
 
 
-def captioned(folder: pathlib.Path, data: pathlib.Path) -> str:
+def captioned(folder: pathlib.Path, data: pathlib.Path, output: str = "captioned") -> str:
     """CapFilt on the scenes, and a second data set that is passed through; then stage 1."""
     zoo = ROOT / "zoo"
     return f"""
 name: scenes, captioned and trained on
 seed: 5
-output: {folder / "captioned"}
+output: {folder / output}
 shard_rows: 8
 datasets:
   - {{ name: scenes, path: {data} }}

@@ -154,6 +154,31 @@ def another_run_is_chosen(browser, cluster, run):
     view.close()
 
 
+def an_operator_drains_and_cancels(browser, cluster, run):
+    view = View(browser, cluster, "operator")
+    page = view.open(run)
+    expect(page.locator("#phase")).to_have_text("CapFilt")
+    page.locator("tr", has_text="right").get_by_role("button", name="Drain").click()
+    code = cluster.end_of("right")
+    assert code == 0, f"a worker that was sent away ends with {code}"
+    expect(page.locator("tr", has_text="left").get_by_role("button", name="Drain")).to_be_visible()
+
+    asked = []
+    def answer(dialog):
+        asked.append(dialog.message)
+        dialog.accept() if len(asked) == 2 else dialog.dismiss()
+    page.on("dialog", answer)
+    page.get_by_role("button", name="Cancel").click()
+    assert len(asked) == 1 and not view.wrong, "whoever takes it back has cancelled nothing"
+    assert cluster.status(run)["phase"] == "capfilt"
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#phase")).to_have_text("cancelled")
+    assert cluster.status(run)["phase"] == "cancelled", "the page says cancelled, the coordinator doesn't"
+    expect(page.locator("#steer button")).to_have_count(0)
+    view.shot("cancelled-1280-light")
+    view.close()
+
+
 def main(quern: str, quern_worker: str):
     emptied(OUT)
     browser_path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -173,6 +198,8 @@ def main(quern: str, quern_worker: str):
             for width, scheme in VIEWS:
                 what_is_shown_is_so(browser, cluster, run, width, scheme)
             another_run_is_chosen(browser, cluster, run)
+            long = corpus(folder / "long", quern, 4000)
+            an_operator_drains_and_cancels(browser, cluster, cluster.submit(captioned(folder, long, "cancelled")))
         browser.close()
     print(f"the page is as it should be; screenshots: {OUT.relative_to(ROOT)}/")
 
