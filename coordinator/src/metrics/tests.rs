@@ -99,9 +99,8 @@ fn exposed(page: &str) -> Described {
             found.insert(name.into(), (kind.into(), BTreeSet::new()));
         } else if !line.starts_with('#') {
             let sample = line.split(['{', ' ']).next().unwrap();
-            let suffixes = ["", "_bucket", "_sum", "_count"];
-            let family = suffixes.iter().filter_map(|suffix| sample.strip_suffix(suffix));
-            let family = family.filter(|name| found.contains_key(*name)).last().expect(line).to_owned();
+            let mut families = ["", "_bucket", "_sum", "_count"].iter().filter_map(|end| sample.strip_suffix(end));
+            let family = families.find(|name| found.contains_key(*name)).expect(line).to_owned();
             let labels = line.split_once('{').map_or("", |(_, rest)| rest.rsplit_once('}').unwrap().0);
             let names = labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
             found.get_mut(&family).unwrap().1.extend(names.filter(|name| name != "le"));
