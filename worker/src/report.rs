@@ -176,7 +176,7 @@ impl ToCoordinator {
 impl Control for ToCoordinator {
     fn steps(&mut self, report: &StepReport) -> Result<Flow, Refused> {
         let new = || info_span!(parent: &self.generation, "steps", first = report.step as i64 + 1, last = Empty);
-        self.stretch.get_or_insert_with(new).record("last", report.step as i64 + 1);
+        self.stretch.get_or_insert_with(new);
         if self.place.rank == 0 {
             self.tell(Told::Step(to_wire(report)))?;
         }
@@ -185,6 +185,7 @@ impl Control for ToCoordinator {
 
     fn checkpoint(&mut self, step: u64, path: &str, digest: &str, last: bool) -> Result<(), Refused> {
         let stretch = self.stretch.take().unwrap_or_else(Span::none);
+        stretch.record("last", step as i64);
         // Its steps first: with the last checkpoint the run is over, and then none is heard any more.
         let (done, reported) = oneshot::channel();
         self.tell(Told::Flush(done))?;

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::collector::{Collector, Span, below};
 use crate::harness::{Run, corpus, quern, until};
+use crate::stages;
 
 /// A corpus without broken files.
 fn whole_corpus() -> TempDir {
@@ -18,8 +19,12 @@ fn whole_corpus() -> TempDir {
 
 /// `quern run` with one worker, and these variables.
 fn run(run: &Run, variables: &[(&str, &str)], code: i32) -> Output {
+    run_on(1, run, variables, code)
+}
+
+fn run_on(workers: usize, run: &Run, variables: &[(&str, &str)], code: i32) -> Output {
     let recipe = run.recipe();
-    let mut command = quern(&["run", recipe.to_str().expect("UTF-8"), "--workers", "1"]);
+    let mut command = quern(&["run", recipe.to_str().expect("UTF-8"), "--workers", &workers.to_string()]);
     command.envs(variables.iter().copied());
     let ended = command.output().expect("quern starts");
     assert_eq!(ended.status.code(), Some(code), "{}", errors(&ended));
@@ -67,6 +72,26 @@ fn a_trace_goes_from_lease_to_commit_through_both_programs() {
     assert!(!spans.iter().any(|span| ["turn", "Heartbeat", "heartbeat"].contains(&span.name.as_str())));
     for span in spans.iter().filter(|span| !span.parent.is_empty()) {
         assert!(spans.iter().any(|parent| parent.id == span.parent), "the parent of {span:?} is missing");
+    }
+}
+
+#[test]
+fn training_is_a_span_per_stretch_between_checkpoints() {
+    let collector = Collector::start();
+    run_on(2, &stages::run(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)], 3);
+
+    let spans = collector.spans();
+    let generations: Vec<&Span> = spans.iter().filter(|span| span.name == "generation").collect();
+    assert!(generations.len() >= 4, "two ranks in two stages: {generations:?}");
+    let stretch = |first: &str, last: &str| {
+        let is_it = |span: &&Span| span.attribute("first") == first && span.attribute("last") == last;
+        let found = spans.iter().filter(|span| span.name == "steps").find(is_it).expect("a stretch");
+        assert!(generations.iter().any(|generation| generation.id == found.parent));
+        below(found, &spans)
+    };
+    let committed = ("quern".to_owned(), "CommitCheckpoint".to_owned());
+    for (first, last) in [("1", "10"), ("11", "12"), ("51", "60")] {
+        assert!(stretch(first, last).contains(&committed), "steps {first} to {last}");
     }
 }
 
