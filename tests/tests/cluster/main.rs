@@ -9,4 +9,5 @@ mod same_bytes;
 mod short_form;
 mod stages;
 mod submitted;
+mod tasks;
 mod training;
