@@ -91,7 +91,10 @@ fn results_are_what_the_commands_give_and_the_manifest_names_them() {
     let (evaluation, export) = (named(0, "evaluate", "evaluation"), named(1, "export", "export"));
     assert_eq!(entries.len(), 2);
     let shown = format!("result       evaluation/{}\n", entries[0]["digest"].as_str().expect("a digest"));
-    assert!(said.contains("evaluate     retrieval, 6 images: ITC image_to_text_R@1 ") && said.contains(&shown), "{said}");
+    assert!(
+        said.contains("evaluate     retrieval, 6 images: ITC image_to_text_R@1 ") && said.contains(&shown),
+        "{said}"
+    );
     assert!(said.contains("export       stage1/step-000004 for LAVIS"), "{said}");
 
     let (recipe, table) = (run.recipe().display().to_string(), held_out().display().to_string());
@@ -156,7 +159,10 @@ fn a_task_that_fails_too_often_fails_the_run_which_goes_on_from_there() {
     let mut first = worker(port, "first", &[]);
     assert_eq!(coordinator.wait().code(), Some(1), "the coordinator's log:\n{}", coordinator.log());
     let said = coordinator.log();
-    assert!(said.contains("5 attempts to evaluate failed, the last one: ") && said.contains("held-out.parquet"), "{said}");
+    assert!(
+        said.contains("5 attempts to evaluate failed, the last one: ") && said.contains("held-out.parquet"),
+        "{said}"
+    );
     assert_eq!(first.wait().code(), Some(1), "its log:\n{}", first.log());
     run.verify();
     assert_eq!(tasks(&run), Vec::<Value>::new());
@@ -179,7 +185,8 @@ fn a_rebuilt_ledger_does_the_tasks_again_to_the_same_bytes() {
     run.run_locally(1);
     let output = run.output().display().to_string();
     let journal = run.journal().display().to_string();
-    let rebuilt = quern(&["coordinator", "rebuild", "--from", &output, "--journal", &journal]).output().expect("starts");
+    let rebuilt =
+        quern(&["coordinator", "rebuild", "--from", &output, "--journal", &journal]).output().expect("starts");
     assert!(rebuilt.status.success(), "{}", String::from_utf8_lossy(&rebuilt.stderr));
     let port = free_port();
     let mut coordinator = run.coordinator(port);
