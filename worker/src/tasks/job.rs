@@ -131,8 +131,8 @@ impl Job {
                 return Err("it was told to stop".into());
             }
             let content = read(&made.join(name))?;
-            let put = output.put(&format!("{path}/{name}"), content.into());
-            runtime.block_on(put).map_err(|error| error.to_string())?;
+            let name = format!("{path}/{name}");
+            runtime.block_on(output.put(&name, content.into())).map_err(|error| error.to_string())?;
             self.script.wrote_a_file();
         }
         Ok((path, digest))
