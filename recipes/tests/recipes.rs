@@ -327,7 +327,7 @@ fn every_rule_of_evaluation_and_export_names_its_key() {
         assert!(error.message.contains(words), "`{words}` is missing in: {error}");
         assert!(error.place.is_some(), "no place in: {error}");
     }
-    for (to, words) in [("to: onnx", "`hf`"), ("form: hf", "max_shard_bytes"), ("to: hf\n  part: half", "`qformer`")] {
+    for (to, words) in [("to: onnx", "one of hf, lavis"), ("form: hf", "max_shard_bytes"), ("to: hf\n  part: half", "qformer")] {
         let error = with_tasks("  to: hf", &format!("  {to}")).expect_err("must be refused").to_string();
         assert!(error.contains(words) && error.starts_with("run.yaml:"), "`{words}` is missing in: {error}");
     }
