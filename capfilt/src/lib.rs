@@ -7,6 +7,7 @@
 //! - [`read_captions`], [`read_data`], [`read_quarantine`]: the way back;
 //! - [`visit_rows`]: all rows of an output;
 //! - [`Manifest`]: which parts make up an output;
+//! - [`TaskEntry`], [`ResultFiles`]: what was done with what was trained;
 //! - [`web_image_kind`]: which images browsers show;
 //! - [`verify()`]: whether every input row is in the output exactly once;
 //! - `report`: an output as a page to look at (crate feature `report`).
@@ -15,7 +16,8 @@
 //! ```text
 //! data/{shard}-{digest}.parquet        rows that are kept or passed through, in the shard's order
 //! quarantine/{shard}-{digest}.parquet  rows that could not be processed, with stage and reason
-//! manifest.json                        the parts in shard order, totals, recipe, versions
+//! manifest.json                        the parts in shard order, totals, recipe, versions, results of tasks
+//! evaluation/{digest}/, export/{digest}/  results of tasks
 //! ```
 //! A file's digest is that of its own bytes. A shard without rows of one kind has no file of that kind.
 
@@ -30,6 +32,7 @@ pub mod report;
 mod row;
 mod rows;
 mod schema;
+mod tasks;
 pub mod verify;
 mod web_image;
 
@@ -44,5 +47,6 @@ pub use read::{
 };
 pub use row::{PartRow, RowOutcome, Stage, pass_through};
 pub use rows::{OutputRow, RowsError, visit_rows};
+pub use tasks::{ResultFiles, TaskEntry};
 pub use verify::{Verification, VerifyError, Violation, verify};
 pub use web_image::web_image_kind;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::part::Part;
 use crate::provenance::Provenance;
+use crate::tasks::TaskEntry;
 
 /// The manifest's name in an output.
 pub const MANIFEST: &str = "manifest.json";
@@ -43,6 +44,9 @@ pub struct Manifest {
     pub parts: Vec<PartEntry>,
     /// The shards that could not be done as a whole, in shard order.
     pub quarantined_shards: Vec<QuarantinedShard>,
+    /// What was done with what was trained, in order; the manifest is written again for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskEntry>,
 }
 
 /// Sums over all parts and shards.
@@ -181,6 +185,7 @@ impl Manifest {
             totals: Totals::of(&parts, &quarantined_shards),
             parts,
             quarantined_shards,
+            tasks: Vec::new(),
         }
     }
 

@@ -26,7 +26,7 @@ use crate::schema;
 /// Rows per row group where parts carry images: larger groups don't fit Hugging Face's viewer.
 const IMAGE_ROW_GROUP_ROWS: usize = 100;
 /// Hex digits of a content digest in a file name: 128 bits.
-const DIGEST_DIGITS: usize = 32;
+pub(crate) const DIGEST_DIGITS: usize = 32;
 
 /// A shard's result. The names are relative to the output.
 #[derive(Debug, Clone, PartialEq, Eq)]

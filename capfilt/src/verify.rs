@@ -11,6 +11,7 @@ use crate::manifest::{Manifest, ManifestError, PartEntry, Totals};
 use crate::part::{DATA_FOLDER, QUARANTINE_FOLDER, digest, file_name};
 use crate::provenance::Provenance;
 use crate::read::{ReadPartError, read_data, read_provenance, read_quarantine};
+use crate::tasks::{ResultFiles, TaskEntry};
 
 /// What [`verify`] saw.
 #[derive(Debug, Clone, PartialEq)]
@@ -156,6 +157,16 @@ pub enum Violation {
         /// In the files.
         found: String,
     },
+    /// What a task made is not what the manifest says.
+    #[error("{path}: the manifest's digest is {expected}, that of the files there is {found}")]
+    TaskDigest {
+        /// The result's folder.
+        path: String,
+        /// In the manifest.
+        expected: String,
+        /// Of the files.
+        found: String,
+    },
     /// The totals are not the sum of the parts.
     #[error("the manifest's totals are not the sum of its parts")]
     Totals,
@@ -196,6 +207,7 @@ pub async fn verify(output: &Folder, plan: Option<&[ShardSpec]>) -> Result<Verif
     }
     rows.check_overlaps(&mut violations);
     check_orphans(output, &manifest, &mut violations).await?;
+    check_tasks(output, &manifest, &mut violations).await?;
     Ok(Verification { seen, violations })
 }
 
@@ -382,6 +394,16 @@ async fn check_orphans(
         let files = output.list(folder).await?;
         let orphans = files.into_iter().filter(|file| !named.contains(file));
         violations.extend(orphans.map(|file| Violation::Orphan { file }));
+    }
+    Ok(())
+}
+
+async fn check_tasks(output: &Folder, manifest: &Manifest, violations: &mut Vec<Violation>) -> Result<(), StoreError> {
+    for TaskEntry { path, digest, .. } in &manifest.tasks {
+        let found = ResultFiles::read(output, path).await?.digest();
+        if found != *digest {
+            violations.push(Violation::TaskDigest { path: path.clone(), expected: digest.clone(), found });
+        }
     }
     Ok(())
 }

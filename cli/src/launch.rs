@@ -56,6 +56,7 @@ impl Ended {
 /// Runs the recipe to its end.
 pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
     check_models(&launch.recipe)?;
+    check_held_out(&launch.recipe)?;
     let mut signals = Signals::listen()?;
     let output = launch.recipe.output.clone();
     let needed = ranks(&launch.recipe).map(|(_, ranks)| ranks as usize).max().unwrap_or(1);
@@ -181,6 +182,17 @@ fn check_models(recipe: &Recipe) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What is evaluated on is read last: it is known to be there before anything starts.
+fn check_held_out(recipe: &Recipe) -> Result<(), Failure> {
+    let missing = recipe.evaluation.iter().flat_map(quern_recipes::Evaluation::datasets);
+    let mut missing = missing.filter(|(_, dataset)| !dataset.contains("://") && !Path::new(dataset).exists());
+    missing.next().map_or(Ok(()), |(key, dataset)| {
+        Err(Failure::bad_input(format!(
+            "`{key}`: there is no {dataset}; it must be a parquet file, a folder of them or a URL"
+        )))
+    })
 }
 
 /// A journal may say that all is done while its output has been deleted.

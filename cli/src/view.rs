@@ -72,6 +72,13 @@ pub fn page(status: &StatusReply) -> String {
             line("checkpoint", stage.checkpoint.clone());
         }
     }
+    for task in &status.tasks {
+        let came = if task.done { &task.summary } else { "not done yet" };
+        came.lines().for_each(|came| line(&task.task, came.to_owned()));
+        if task.done {
+            line("result", task.path.clone());
+        }
+    }
     for worker in &status.workers {
         let doing = Some(worker.doing.clone()).filter(|doing| !doing.is_empty());
         let silence = (worker.silent_ms > 5_000).then(|| format!("silent for {} s", worker.silent_ms / 1000));
@@ -98,6 +105,7 @@ pub fn line(status: &StatusReply) -> String {
         "stage1" | "stage2" => {
             format!("step {}/{}{}", status.step, status.steps, last_losses(&status.last_losses))
         }
+        "evaluate" | "export" => format!("of {}", status.checkpoint),
         _ => format!("rows {}/{}", status.rows_done + status.rows_in_flight, status.rows_total),
     };
     format!("{} {}: {progress}, {workers} workers, {}", status.name, status.phase, status.explanation)
@@ -123,7 +131,7 @@ pub fn losses(losses: &StepLosses) -> String {
 
 #[cfg(test)]
 mod tests {
-    use quern_proto::{ShardFailure, WorkerStatus};
+    use quern_proto::{ShardFailure, TaskStatus, WorkerStatus};
 
     use super::*;
 
@@ -155,6 +163,15 @@ mod tests {
                 },
                 StageStatus { stage: "stage2".into(), steps: 4, ..StageStatus::default() },
             ],
+            tasks: vec![
+                TaskStatus {
+                    task: "evaluate".into(),
+                    done: true,
+                    path: "evaluation/1a".into(),
+                    summary: "retrieval: good\ncaptions: better".into(),
+                },
+                TaskStatus { task: "export".into(), ..TaskStatus::default() },
+            ],
             workers: vec![WorkerStatus {
                 id: "w3".into(),
                 name: "host-1".into(),
@@ -184,6 +201,8 @@ mod tests {
             "stage 1      step 7 of 9, loss 3.500",
             "checkpoint   stage1/step-000005",
             "stage 2      step 0 of 4\n",
+            "evaluate     retrieval: good\nevaluate     captions: better\nresult       evaluation/1a\n",
+            "export       not done yet\n",
             "w3 host-1 on cpu: alive, stage 1, rank 0, silent for 9 s",
             "toy-00001-000000000 (10 rows): bad_magic",
         ] {
@@ -201,6 +220,8 @@ mod tests {
         status.phase = "stage2".into();
         status.last_losses = Some(StepLosses { step: 7, lm: Some(2.5), ..StepLosses::default() });
         assert!(line(&status).starts_with("demo stage2: step 7/9, loss 2.500 (lm), "));
+        (status.phase, status.checkpoint) = ("export".into(), "stage1/step-000009".into());
+        assert!(line(&status).starts_with("demo export: of stage1/step-000009, "));
         status.phase = "capfilt".into();
         status.rows_in_flight = 5;
         assert!(line(&status).starts_with("demo capfilt: rows 35/40, "));

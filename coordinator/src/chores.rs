@@ -1,4 +1,5 @@
-//! The coordinator's chores: cutting the corpus into shards, and writing the manifest when all are settled.
+//! The coordinator's chores: cutting the corpus into shards, and writing the manifest when all are settled,
+//! and again with every task that is done.
 //!
 //! A chore is asked for by the state (see `Machine::chore`), so it is asked for again after a restart; doing it twice
 //! gives the same.
@@ -7,9 +8,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, TryFutureExt};
-use quern_capfilt::{Manifest, PartEntry, Provenance, QuarantinedShard, read_provenance};
+use quern_capfilt::{Manifest, PartEntry, Provenance, QuarantinedShard, TaskEntry, read_provenance};
 use quern_corpus::{ShardSpec, plan, store};
-use quern_machine::{Acceptance, Event, Incarnation, Settled, SettledShard, ShardId, ShardPlan, UnreadableFile};
+use quern_machine::{
+    Acceptance, Event, Incarnation, Settled, SettledShard, SettledTask, ShardId, ShardPlan, UnreadableFile,
+};
 use quern_recipes::Recipe;
 use tokio::sync::mpsc;
 
@@ -40,7 +43,7 @@ impl Chores {
                 Job::Plan => self.deliver(self.plan().await).await,
                 Job::ReadAcceptances => self.read_acceptances().await,
                 Job::KeepAcceptances { first, acceptances } => self.keep_acceptances(first, &acceptances).await,
-                Job::WriteManifest(shards) => self.write_manifest(shards).await,
+                Job::WriteManifest { shards, tasks } => self.write_manifest(&shards, &tasks).await,
             }
         }
     }
@@ -60,7 +63,7 @@ impl Chores {
             return match self.find_captions(captions).await {
                 Ok(found) => {
                     // Without parts; it states the recipe that the checkpoints beside it were trained by.
-                    self.keep_manifest(&[]).await;
+                    self.keep_manifest(&[], &[]).await;
                     found
                 }
                 Err(cause) => Event::ChoreFailed { cause },
@@ -100,15 +103,15 @@ impl Chores {
         }
     }
 
-    async fn write_manifest(&self, shards: Vec<SettledShard>) {
+    async fn write_manifest(&self, shards: &[SettledShard], tasks: &[SettledTask]) {
         self.await_being_current().await;
-        self.keep_manifest(&shards).await;
+        self.keep_manifest(shards, tasks).await;
         self.deliver(Event::ManifestWritten).await;
     }
 
     /// Writes the manifest, again until the store takes it.
-    async fn keep_manifest(&self, shards: &[SettledShard]) {
-        self.persist(|| self.try_manifest(shards).boxed()).await;
+    async fn keep_manifest(&self, shards: &[SettledShard], tasks: &[SettledTask]) {
+        self.persist(|| self.try_manifest(shards, tasks).boxed()).await;
     }
 
     async fn read_acceptances(&self) {
@@ -152,7 +155,7 @@ impl Chores {
         }
     }
 
-    async fn try_manifest(&self, shards: &[SettledShard]) -> Result<(), String> {
+    async fn try_manifest(&self, shards: &[SettledShard], tasks: &[SettledTask]) -> Result<(), String> {
         let unwritten = |error: &dyn std::error::Error| format!("The manifest can't be written: {error}");
         let output = store::open(&self.recipe.output).map_err(|error| unwritten(&error))?;
         let mut parts = Vec::new();
@@ -180,7 +183,9 @@ impl Chores {
             }
         }
         let provenance = self.provenance(&output, &parts).await?;
+        let tasks = tasks.iter().map(entry_of).collect();
         let manifest = Manifest::new(&self.recipe, &provenance, BTreeMap::new(), parts, quarantined);
+        let manifest = Manifest { tasks, ..manifest };
         manifest.write(&output).await.map_err(|error| unwritten(&error))
     }
 
@@ -209,6 +214,16 @@ impl Chores {
 fn plan_of(spec: ShardSpec) -> ShardPlan {
     let ShardSpec { shard, dataset, file, row_start, rows } = spec;
     ShardPlan { shard: ShardId(shard.0), dataset, file, row_start, rows }
+}
+
+fn entry_of(settled: &SettledTask) -> TaskEntry {
+    let SettledTask { task, checkpoint, result } = settled;
+    TaskEntry {
+        task: task.name().into(),
+        checkpoint: checkpoint.path.clone(),
+        path: result.path.clone(),
+        digest: result.digest.clone(),
+    }
 }
 
 fn spec_of(plan: &ShardPlan) -> ShardSpec {

@@ -139,12 +139,13 @@ impl Coordinator for Service {
                     rows: plan.rows,
                 })
             }
-            Work::Task { task, token, stage, checkpoint } => lease_reply::Work::Task(wire::TaskLease {
+            Work::Task { task, token, stage, checkpoint, stage1 } => lease_reply::Work::Task(wire::TaskLease {
                 task: task.name().into(),
                 token: Some(wire::ShardToken { incarnation: token.incarnation.0, epoch: token.epoch.0 }),
                 stage: stage.name().into(),
                 checkpoint: checkpoint.path,
                 step: checkpoint.step,
+                stage1_checkpoint: stage1.map_or_else(String::new, |stage1| stage1.path),
             }),
             Work::World(generation) => lease_reply::Work::World(wire::WorldInvitation { generation: generation.0 }),
             Work::Wait => match self.released(&member).await? {

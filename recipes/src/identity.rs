@@ -1,8 +1,8 @@
 //! What determines a run's result, and its digest.
 //!
 //! Two recipes with one hash give the same bytes from the same inputs. In the hash: the method with all its
-//! settings, the seed, `shard_rows` and `limits`, the data sets by name and columns, the models by their folder's
-//! name, `cluster.threads` (sums round differently). Not in it: where things lie (`path`, `output`, a model's
+//! settings, the seed, `shard_rows` and `limits`, the data sets by name and columns, the models and what is evaluated
+//! on by their folder's name, `cluster.threads` (sums round differently). Not in it: where things lie (`path`, `output`, a model's
 //! parent folders), the recipe's `name`, `checkpoint_every`, `recompute`, leases, heartbeats, attempts and
 //! `cluster.kubernetes`, and the number of ranks unless `semantics: lavis` makes it part of the method. A section or key
 //! that was added later is not in it where it is left out.
@@ -13,6 +13,7 @@
 use serde::Serialize;
 
 use crate::recipe::{CapFilt, Columns, Dataset, ImageLimits, Recipe, Semantics, Stage1, Stage2};
+use crate::tasks::{Evaluation, Export};
 
 /// Raised when the meaning of a recipe changes without its text changing.
 const METHOD_VERSION: u32 = 1;
@@ -30,6 +31,10 @@ struct Identity<'a> {
     stage1: Option<Stage1>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stage2: Option<Stage2>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evaluation: Option<Evaluation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    export: Option<&'a Export>,
     threads: u32,
 }
 
@@ -53,6 +58,8 @@ impl Recipe {
             captions: self.captions.as_deref().map(folder_name),
             stage1: self.stage1.as_ref().map(stage1_by_name),
             stage2: self.stage2.as_ref().map(stage2_by_name),
+            evaluation: self.evaluation.as_ref().map(evaluation_by_name),
+            export: self.export.as_ref(),
             threads: self.cluster.threads,
         };
         // Structs serialise in the order of their fields, so the text is canonical.
@@ -92,6 +99,12 @@ fn stage2_by_name(stage2: &Stage2) -> Stage2 {
         checkpoint_every: 1,
         ..stage2.clone()
     }
+}
+
+fn evaluation_by_name(evaluation: &Evaluation) -> Evaluation {
+    let mut evaluation = evaluation.clone();
+    evaluation.datasets_mut().for_each(|dataset| *dataset = folder_name(dataset));
+    evaluation
 }
 
 fn ranks_by(semantics: Semantics, ranks: u32) -> u32 {

@@ -14,9 +14,11 @@ mod parse;
 mod recipe;
 mod redact;
 mod resolve;
+mod tasks;
 mod validate;
 
 pub use error::RecipeError;
 pub use kubernetes::*;
 pub use recipe::*;
 pub use redact::{Redacting, redacted};
+pub use tasks::*;

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::kubernetes::Kubernetes;
+use crate::tasks::{Evaluation, Export};
 
 /// A run: where the pairs come from, how they are filtered, what is trained on them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,7 +18,7 @@ pub struct Recipe {
     #[serde(default = "one")]
     pub seed: u64,
     /// Folder or URL under which everything is written (`data/`, `quarantine/`, `manifest.json`,
-    /// `stage1/`, `stage2/`); not part of the hash.
+    /// `stage1/`, `stage2/`, `evaluation/`, `export/`); not part of the hash.
     pub output: String,
     /// The corpus: a mixture of parquet folders.
     pub datasets: Vec<Dataset>,
@@ -39,6 +40,12 @@ pub struct Recipe {
     /// Training towards a frozen language model, stage 2; without it the run ends after stage 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage2: Option<Stage2>,
+    /// What is measured when training is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Evaluation>,
+    /// What the last checkpoint is written as for other tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Export>,
     /// Where and on how many processes the run is carried out; not part of the hash, but for `threads`.
     #[serde(default)]
     pub cluster: Cluster,

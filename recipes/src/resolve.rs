@@ -25,6 +25,9 @@ impl Recipe {
             absolute(&mut stage2.language_model);
             stage2.qformer.iter_mut().chain(&mut stage2.image_encoder).for_each(absolute);
         }
+        if let Some(evaluation) = &mut recipe.evaluation {
+            evaluation.datasets_mut().for_each(absolute);
+        }
         recipe
     }
 }

@@ -23,12 +23,12 @@ pub(crate) fn require(holds: bool, key: impl Into<String>, message: impl FnOnce(
     if holds { Ok(()) } else { Err(BrokenRule { key: key.into(), message: message() }) }
 }
 
-fn at_least_one(value: u64, key: impl Into<String>) -> Checked {
+pub(crate) fn at_least_one(value: u64, key: impl Into<String>) -> Checked {
     require(value >= 1, key, || "must be at least 1".into())
 }
 
 /// A number within `range`, whose text is `expected`; NaN is within nothing.
-fn within(value: f64, holds: bool, key: impl Into<String>, expected: &str) -> Checked {
+pub(crate) fn within(value: f64, holds: bool, key: impl Into<String>, expected: &str) -> Checked {
     require(value.is_finite() && holds, key, || format!("is {value}, but must be {expected}"))
 }
 
@@ -56,6 +56,7 @@ impl Recipe {
             stage2.validate()?;
             stage2.has_its_beginning(self.stage1.is_some())?;
         }
+        self.tasks_hold()?;
         self.cluster.validate()
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use quern_recipes::{Precision, Recipe, RecipeError, Semantics, T5Gelu};
+use quern_recipes::{ExportPart, ExportTarget, Precision, Recipe, RecipeError, Semantics, T5Gelu};
 
 /// A recipe that holds; the tests break one thing each.
 const SOUND: &str = "\
@@ -279,6 +279,101 @@ fn every_rule_of_stage_2_names_its_key() {
         let error =
             two_stages("  batch: 16", &format!("  batch: 16\n  {to}")).expect_err("must be refused").to_string();
         assert!(error.contains(words), "`{words}` is missing in: {error}");
+    }
+}
+
+/// What is done with what both stages trained.
+const TASKS: &str = "\
+evaluation:
+  retrieval:
+    dataset: held-out
+  caption:
+    dataset: s3://bucket/coco-test.parquet
+    beams: 3
+export:
+  to: hf
+";
+
+/// Both stages with [`TASKS`], in which `from` is replaced by `to`.
+fn with_tasks(from: &str, to: &str) -> Result<Recipe, RecipeError> {
+    let all = format!("{SOUND}{STAGE2}{TASKS}");
+    assert_eq!(all.matches(from).count(), 1, "`{from}` must occur once in the sound recipe");
+    Recipe::parse("run.yaml", &all.replacen(from, to, 1))
+}
+
+#[test]
+fn every_rule_of_evaluation_and_export_names_its_key() {
+    let stage1 = &SOUND[SOUND.find("stage1:").expect("a section")..SOUND.find("cluster:").expect("a section")];
+    let coco = "    dataset: s3://bucket/coco-test.parquet";
+    let rules = [
+        ("    dataset: held-out", "    dataset: ''", "evaluation.retrieval.dataset", "parquet"),
+        ("    dataset: held-out", "    dataset: h\n    limit: 0", "evaluation.retrieval.limit", "at least 1"),
+        (coco, "    dataset: ' '", "evaluation.caption.dataset", "parquet"),
+        (coco, "    dataset: h\n    limit: 0", "evaluation.caption.limit", "at least 1"),
+        (coco, "    dataset: h\n    length_penalty: .inf", "evaluation.caption.length_penalty", "a number"),
+        (coco, "    dataset: h\n    max_length: 1", "evaluation.caption.max_length", "2 to 4096"),
+        (coco, "    dataset: h\n    min_length: 31", "evaluation.caption.min_length", "which is 30"),
+        (coco, "    dataset: h\n    repetition_penalty: 0", "evaluation.caption.repetition_penalty", "above 0"),
+        ("    beams: 3", "    beams: 65", "evaluation.caption.beams", "1 to 64"),
+        (STAGE2, "", "evaluation.caption", "`stage2` section"),
+        ("  to: hf", "  to: hf\n  safetensors: true", "export.safetensors", "remove the key"),
+        ("  to: hf", "  to: lavis\n  part: qformer", "export.part", "one form"),
+        ("  to: hf", "  to: hf\n  part: qformer", "export.part", "language model"),
+        ("  to: hf", "  to: hf\n  max_shard_bytes: 0", "export.max_shard_bytes", "at least 1"),
+    ];
+    for (from, to, key, words) in rules {
+        let error = with_tasks(from, to).expect_err(&format!("`{to}` must be refused"));
+        assert_eq!(error.key, key, "{error}");
+        assert!(error.message.contains(words), "`{words}` is missing in: {error}");
+        assert!(error.place.is_some(), "no place in: {error}");
+    }
+    for (to, words) in
+        [("to: onnx", "one of hf, lavis"), ("form: hf", "max_shard_bytes"), ("to: hf\n  part: half", "qformer")]
+    {
+        let error = with_tasks("  to: hf", &format!("  {to}")).expect_err("must be refused").to_string();
+        assert!(error.contains(words) && error.starts_with("run.yaml:"), "`{words}` is missing in: {error}");
+    }
+
+    let without = |left_out: &str, tasks: &str| {
+        Recipe::parse("run.yaml", &(SOUND.replacen(left_out, "", 1) + tasks)).expect_err("must be refused")
+    };
+    let error = without(stage1, "export: {to: lavis}");
+    assert!(error.key == "export" && error.message.contains("nothing is trained"), "{error}");
+    let error = without(stage1, "evaluation: {retrieval: {dataset: h}}");
+    assert!(error.key == "evaluation" && error.message.contains("nothing is trained"), "{error}");
+    let error = without("", "evaluation: {}");
+    assert!(error.key == "evaluation" && error.message.contains("`retrieval` or `caption`"), "{error}");
+    let alone = "stage2: {language_model: o, batch: 4, steps: 2000, qformer: q, image_encoder: e}\n";
+    let error = without(stage1, &format!("{alone}evaluation: {{retrieval: {{dataset: h}}}}"));
+    assert!(error.key == "evaluation.retrieval" && error.message.contains("`stage1` section"), "{error}");
+}
+
+#[test]
+fn tasks_have_the_commands_defaults_and_are_part_of_the_hash() {
+    let recipe = with_tasks("name: sound", "name: sound").expect("sound");
+    let evaluation = recipe.evaluation.as_ref().expect("an evaluation");
+    let (retrieval, caption) = (evaluation.retrieval.as_ref().unwrap(), evaluation.caption.as_ref().unwrap());
+    assert_eq!((retrieval.limit, retrieval.rerank), (None, 128));
+    assert_eq!((caption.prompt.as_ref(), caption.beams, caption.max_length, caption.min_length), (None, 3, 30, 1));
+    assert_eq!((caption.length_penalty, caption.repetition_penalty), (1.0, 1.0));
+    let export = recipe.export.as_ref().expect("an export");
+    assert_eq!((export.to, export.part), (ExportTarget::Hf, ExportPart::Whole));
+    assert_eq!((export.safetensors, export.max_shard_bytes), (false, 5_000_000_000));
+
+    let paths: Vec<String> = recipe
+        .resolve(Path::new("/r"))
+        .evaluation
+        .expect("an evaluation")
+        .datasets()
+        .map(|(_, path)| path.clone())
+        .collect();
+    assert_eq!(paths, ["/r/held-out", "s3://bucket/coco-test.parquet"]);
+    assert_eq!(Recipe::from_json(&recipe.to_json()).expect("what was written"), recipe);
+    assert_eq!(recipe.resolve(Path::new("/r")).hash(), recipe.hash(), "where it lies is not in it");
+    let plain = Recipe::parse("run.yaml", &format!("{SOUND}{STAGE2}")).expect("sound");
+    for (from, to) in [("held-out", "other"), ("beams: 3", "beams: 2"), ("to: hf", "to: lavis")] {
+        let other = with_tasks(from, to).expect("sound");
+        assert!(other.hash() != recipe.hash() && other.hash() != plain.hash(), "{to}");
     }
 }
 

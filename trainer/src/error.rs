@@ -104,6 +104,9 @@ pub enum TrainError {
         /// The step.
         step: u64,
     },
+    /// Another thread asked for an end.
+    #[error("it was told to stop")]
+    Stopped,
     /// A thread or runtime that could not be started, or died.
     #[error("{0}")]
     System(String),

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use quern_proto::client::ClientOptions;
 use quern_proto::lease_reply::Work;
-use quern_proto::{
-    DrainRequest, FailRequest, FailTaskRequest, LeaseRequest, RegisterRequest, ShardLease, TaskLease, Wait,
-};
+use quern_proto::{DrainRequest, FailRequest, LeaseRequest, RegisterRequest, ShardLease, Wait};
 use quern_recipes::Recipe;
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -21,6 +19,7 @@ use crate::heartbeat::{Board, Heartbeats};
 use crate::outbox::Outbox;
 use crate::shard::{Mill, ShardEnd};
 use crate::spans;
+use crate::tasks::Tasks;
 use crate::torch;
 
 /// How long a worker that leaves waits for the coordinator to take its work back.
@@ -241,31 +240,23 @@ async fn live(
                 tracing::info!(reason = released.reason, "moving on to another run");
                 return Ok(Stint::Released);
             }
-            Some(Work::Task(task)) => hand_back_task(connection, member, task).instrument(turn).await?,
+            Some(Work::Task(task)) => {
+                member.mill.unload();
+                let tasks = Tasks {
+                    connection,
+                    member: &member.membership,
+                    recipe: &member.recipe,
+                    device: member.device,
+                    board: &board,
+                    leave: leave.clone(),
+                    script: &options.script,
+                };
+                tasks.carry_out(task).instrument(turn).await?;
+            }
             // Told to leave meanwhile, it sees so at once.
             Some(Work::Wait(wait)) => drop(pause(wait, &mut leave).await),
             None => return Err(AgentError::Setup("the coordinator's answer to Lease is empty".into())),
         }
-    }
-}
-
-/// Hands a task back: this version evaluates and exports by command only.
-async fn hand_back_task(connection: &Connection, member: &Registered, task: TaskLease) -> Result<(), AgentError> {
-    let request = FailTaskRequest {
-        credentials: Some(member.membership.credentials.clone()),
-        reason: format!("this version of quern-worker can't {} within a run", task.task),
-        task: task.task,
-        token: task.token,
-    };
-    let answer = connection
-        .call("FailTask", |mut client| {
-            let request = request.clone();
-            async move { client.fail_task(request).await }
-        })
-        .await;
-    match answer {
-        Ok(_) | Err(CallError::Stale(_)) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 

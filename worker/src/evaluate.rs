@@ -2,6 +2,7 @@
 //! are.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Subcommand};
 use quern_recipes::Recipe;
@@ -89,8 +90,8 @@ fn evaluate_retrieval(RetrievalArguments { subject, checkpoint, rerank }: Retrie
     let (device, recipe) = (torch::device(&subject.device)?, subject.recipe()?);
     let checkpoint = checkpoint.map(|named| checkpoint::place(&named));
     let options = RetrievalOptions { limit: subject.limit, rerank };
-    let report =
-        retrieval(checkpoint.as_deref(), &recipe, &subject.dataset, options, device).map_err(|e| e.to_string())?;
+    let report = retrieval(checkpoint.as_deref(), &recipe, &subject.dataset, options, device, &AtomicBool::new(false))
+        .map_err(|e| e.to_string())?;
     print(&subject, &report, print_retrieval)
 }
 
@@ -102,7 +103,8 @@ fn evaluate_captions(arguments: CaptionArguments) -> Result<(), String> {
     let weights = if checkpoint.is_some() { Weights::Trained(&place) } else { Weights::BeforeStage2(&place) };
     let options =
         CaptionOptions { limit: subject.limit, prompt, generation: generation.options(), seed: generation.seed };
-    let report = captions(weights, &recipe, &subject.dataset, &options, device).map_err(|e| e.to_string())?;
+    let report = captions(weights, &recipe, &subject.dataset, &options, device, &AtomicBool::new(false))
+        .map_err(|e| e.to_string())?;
     print(&subject, &report, print_captions)
 }
 
@@ -115,10 +117,40 @@ impl Subject {
 /// The report as JSON, or as `for_people` prints it.
 fn print<R: Serialize>(subject: &Subject, report: &R, for_people: fn(&R)) -> Result<(), String> {
     match subject.json {
-        true => println!("{}", serde_json::to_string(report).map_err(|e| e.to_string())?),
+        true => print!("{}", json(report)?),
         false => for_people(report),
     }
     Ok(())
+}
+
+/// A report as JSON, as it is printed and as a run's output holds it.
+///
+/// # Errors
+/// When a number in it is none.
+pub fn json<R: Serialize>(report: &R) -> Result<String, String> {
+    serde_json::to_string(report).map(|json| json + "\n").map_err(|error| error.to_string())
+}
+
+/// Retrieval in one line.
+pub fn retrieval_line(report: &RetrievalReport) -> String {
+    let both = |image_to_text: &Direction, text_to_image: &Direction| {
+        let percent = |Estimate { value, standard_error }: Estimate| {
+            format!("{:.1} % ± {:.1}", 100.0 * value, 100.0 * standard_error)
+        };
+        format!("image_to_text_R@1 {}, text_to_image_R@1 {}", percent(image_to_text.r1), percent(text_to_image.r1))
+    };
+    let line = format!("retrieval, {} images: ITC {}", report.n, both(&report.image_to_text, &report.text_to_image));
+    match &report.reranked {
+        None => line,
+        Some(reranked) => format!("{line}; with ITM {}", both(&reranked.image_to_text, &reranked.text_to_image)),
+    }
+}
+
+/// Captions' worth in one line.
+pub fn caption_line(report: &CaptionReport) -> String {
+    let Estimate { value, standard_error } = report.cider;
+    let (cider, spread, bleu) = (100.0 * value, 100.0 * standard_error, 100.0 * report.bleu_4);
+    format!("captions, {} images: CIDEr {cider:.1} ± {spread:.1}, Bleu_4 {bleu:.1}", report.n)
 }
 
 fn weights(checkpoint: Option<&str>, step: Option<u64>) -> String {

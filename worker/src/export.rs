@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use quern_models::export::LavisFile;
 use quern_models::save::DEFAULT_MAX_SHARD_BYTES;
+use quern_recipes::{ExportPart, ExportTarget};
 use quern_trainer::export::{Form, Request, export};
 
 use crate::checkpoint::{self, Located};
@@ -36,16 +37,18 @@ pub struct Arguments {
     metrics: Option<PathBuf>,
 }
 
+/// For whom an export is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Target {
+pub enum Target {
     /// Hugging Face transformers.
     Hf,
     /// Salesforce LAVIS.
     Lavis,
 }
 
+/// What of a model is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Part {
+pub enum Part {
     /// Image encoder, Q-Former, and stage 2's language model.
     Whole,
     /// `Blip2QFormerModel`.
@@ -54,14 +57,7 @@ enum Part {
 
 /// Exports.
 pub fn run(arguments: Arguments) -> Result<(), String> {
-    let form = match (arguments.to, arguments.part, arguments.safetensors) {
-        (Target::Hf, Part::Whole, false) => Form::HuggingFace,
-        (Target::Hf, Part::Qformer, false) => Form::HuggingFaceBlocks,
-        (Target::Hf, _, true) => return Err("--to hf always writes safetensors: leave out --safetensors".into()),
-        (Target::Lavis, Part::Qformer, _) => return Err("--to lavis has one form: leave out --part".into()),
-        (Target::Lavis, Part::Whole, true) => Form::Lavis(LavisFile::Safetensors),
-        (Target::Lavis, Part::Whole, false) => Form::Lavis(LavisFile::Pickle),
-    };
+    let form = form(arguments.to, arguments.part, arguments.safetensors)?;
     let Located { recipe, checkpoint } = checkpoint::locate(&arguments.checkpoint, arguments.recipe.as_deref())?;
     let metrics = arguments.metrics.map(|path| {
         let text = std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
@@ -78,6 +74,39 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
     export(request).map_err(|error| error.to_string())?;
     println!("{}", arguments.out.display());
     Ok(())
+}
+
+/// The form that is asked for.
+///
+/// # Errors
+/// When there is none such.
+pub fn form(to: Target, part: Part, safetensors: bool) -> Result<Form, String> {
+    Ok(match (to, part, safetensors) {
+        (Target::Hf, Part::Whole, false) => Form::HuggingFace,
+        (Target::Hf, Part::Qformer, false) => Form::HuggingFaceBlocks,
+        (Target::Hf, _, true) => return Err("--to hf always writes safetensors: leave out --safetensors".into()),
+        (Target::Lavis, Part::Qformer, _) => return Err("--to lavis has one form: leave out --part".into()),
+        (Target::Lavis, Part::Whole, true) => Form::Lavis(LavisFile::Safetensors),
+        (Target::Lavis, Part::Whole, false) => Form::Lavis(LavisFile::Pickle),
+    })
+}
+
+impl From<ExportTarget> for Target {
+    fn from(target: ExportTarget) -> Self {
+        match target {
+            ExportTarget::Hf => Target::Hf,
+            ExportTarget::Lavis => Target::Lavis,
+        }
+    }
+}
+
+impl From<ExportPart> for Part {
+    fn from(part: ExportPart) -> Self {
+        match part {
+            ExportPart::Whole => Part::Whole,
+            ExportPart::Qformer => Part::Qformer,
+        }
+    }
 }
 
 /// A size in bytes, with or without a decimal unit.

@@ -19,6 +19,10 @@ pub enum Fault {
     NoSpaceAtUpload(u64),
     /// SIGKILL once the n-th part is offered and accepted, before the answer is used.
     KillAfterCommit(u64),
+    /// SIGKILL once the n-th file of a task's result is written, before the result is offered.
+    KillAfterFile(u64),
+    /// Waits this long, in milliseconds, before a task is begun, or until the worker is told to leave.
+    DelayTask(u64),
     /// Waits for every fetched row: 0, 1 or 2 times this long, in milliseconds, in turn.
     DelayFetch(u64),
     /// Waits before every chunk of rows is decoded: 0, 1 or 2 times this long, in milliseconds, in turn.
@@ -30,7 +34,7 @@ impl FromStr for Fault {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wanted = "kill-after-lease:N, kill-after-row:N, kill-after-upload:N, kill-after-commit:N, \
-                      no-space-at-upload:N, delay-fetch:MS or delay-decode:MS";
+                      kill-after-file:N, no-space-at-upload:N, delay-fetch:MS, delay-decode:MS or delay-task:MS";
         let refuse = || format!("“{text}” is no fault: say {wanted}");
         let (name, number) = text.split_once(':').ok_or_else(refuse)?;
         let number: u64 = number.parse().map_err(|_| refuse())?;
@@ -40,6 +44,8 @@ impl FromStr for Fault {
             "kill-after-upload" => Ok(Fault::KillAfterUpload(number)),
             "no-space-at-upload" => Ok(Fault::NoSpaceAtUpload(number)),
             "kill-after-commit" => Ok(Fault::KillAfterCommit(number)),
+            "kill-after-file" => Ok(Fault::KillAfterFile(number)),
+            "delay-task" => Ok(Fault::DelayTask(number)),
             "delay-fetch" => Ok(Fault::DelayFetch(number)),
             "delay-decode" => Ok(Fault::DelayDecode(number)),
             _ => Err(refuse()),
@@ -60,6 +66,7 @@ struct Progress {
     rows: AtomicU64,
     uploads: AtomicU64,
     commits: AtomicU64,
+    files: AtomicU64,
     delays: AtomicU64,
 }
 
@@ -97,6 +104,19 @@ impl Script {
     pub fn committed(&self) {
         let count = self.progress.commits.fetch_add(1, Ordering::SeqCst) + 1;
         self.kill_if(|fault| fault == Fault::KillAfterCommit(count));
+    }
+
+    /// A file of a task's result was written.
+    pub fn wrote_a_file(&self) {
+        let count = self.progress.files.fetch_add(1, Ordering::SeqCst) + 1;
+        self.kill_if(|fault| fault == Fault::KillAfterFile(count));
+    }
+
+    /// How long a task is held up.
+    pub fn task_delay(&self) -> Option<Duration> {
+        let delay =
+            |fault: &Fault| if let Fault::DelayTask(ms) = fault { Some(Duration::from_millis(*ms)) } else { None };
+        self.faults.iter().find_map(delay)
     }
 
     /// How long the fetch of a row is held up.

@@ -25,7 +25,7 @@ struct News {
 /// What the worker is doing, for the heartbeat to tell, and what the coordinator wants, for the worker to heed.
 #[derive(Debug, Default)]
 pub struct Board {
-    shard: Mutex<Option<OnBoard>>,
+    work: Mutex<Option<OnBoard>>,
     rows_done: AtomicU64,
     /// What the worker has its models at hand for.
     warm: Mutex<Vec<String>>,
@@ -34,8 +34,8 @@ pub struct Board {
 
 #[derive(Debug)]
 struct OnBoard {
-    shard: String,
-    token: Option<ShardToken>,
+    /// None: it is a task of the run.
+    shard: Option<(String, Option<ShardToken>)>,
     stop: Arc<AtomicBool>,
 }
 
@@ -43,7 +43,12 @@ impl Board {
     /// The worker begins a shard; `stop` is raised when the shard is revoked.
     pub fn begin(&self, lease: &ShardLease, stop: Arc<AtomicBool>) {
         self.rows_done.store(0, Ordering::SeqCst);
-        *self.lock() = Some(OnBoard { shard: lease.shard.clone(), token: lease.token, stop });
+        *self.lock() = Some(OnBoard { shard: Some((lease.shard.clone(), lease.token)), stop });
+    }
+
+    /// The worker begins a task of the run; `stop` is raised when the worker is no member any more.
+    pub fn begin_task(&self, stop: Arc<AtomicBool>) {
+        *self.lock() = Some(OnBoard { shard: None, stop });
     }
 
     /// This many rows of it are done.
@@ -51,7 +56,7 @@ impl Board {
         self.rows_done.store(rows, Ordering::SeqCst);
     }
 
-    /// The worker is done with its shard.
+    /// The worker is done with its shard or task.
     pub fn end(&self) {
         *self.lock() = None;
     }
@@ -89,18 +94,27 @@ impl Board {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<OnBoard>> {
-        self.shard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn progress(&self) -> Vec<ShardProgress> {
         let rows_done = self.rows_done.load(Ordering::SeqCst);
         let on_board = self.lock();
-        on_board.iter().map(|on| ShardProgress { shard: on.shard.clone(), token: on.token, rows_done }).collect()
+        let shard = on_board.iter().find_map(|on| on.shard.clone());
+        shard.into_iter().map(|(shard, token)| ShardProgress { shard, token, rows_done }).collect()
     }
 
-    /// Stops the work on the shard, if it is one that `which` names.
-    fn stop(&self, which: impl Fn(&str) -> bool) {
-        if let Some(on) = self.lock().as_ref().filter(|on| which(&on.shard)) {
+    /// Stops the work on the shard, if it is one of these.
+    fn revoke(&self, shards: &[String]) {
+        let is_revoked = |on: &&OnBoard| on.shard.as_ref().is_some_and(|(shard, _)| shards.contains(shard));
+        if let Some(on) = self.lock().as_ref().filter(is_revoked) {
+            on.stop.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Stops whatever is in hand.
+    fn stop(&self) {
+        if let Some(on) = self.lock().as_ref() {
             on.stop.store(true, Ordering::SeqCst);
         }
     }
@@ -144,7 +158,7 @@ async fn beat(connection: Connection, member: Membership, board: Arc<Board>, out
         match reply {
             Ok(reply) => {
                 outbox.told(told);
-                board.stop(|shard| reply.revoked_shards.iter().any(|revoked| revoked == shard));
+                board.revoke(&reply.revoked_shards);
                 board.news.send_modify(|news| {
                     news.world_generation = reply.world_generation;
                     news.drained |= reply.drain;
@@ -153,7 +167,7 @@ async fn beat(connection: Connection, member: Membership, board: Arc<Board>, out
             }
             Err(error) => {
                 // Not a member any more: what is in hand can't be committed, so it is dropped.
-                board.stop(|_| true);
+                board.stop();
                 board.news.send_modify(|news| news.lost = Some(error));
                 return;
             }
@@ -178,12 +192,24 @@ mod tests {
         board.begin(&lease("a"), stop.clone());
         board.done(7);
         assert_eq!(board.progress()[0].rows_done, 7);
-        board.stop(|shard| shard == "b");
+        board.revoke(&["b".into()]);
         assert!(!stop.load(Ordering::SeqCst));
-        board.stop(|shard| shard == "a");
+        board.revoke(&["a".into()]);
         assert!(stop.load(Ordering::SeqCst));
         board.end();
         assert!(board.progress().is_empty());
+    }
+
+    #[test]
+    fn a_task_is_no_shard_and_stops_when_the_worker_is_lost() {
+        let board = Board::default();
+        let stop = Arc::new(AtomicBool::new(false));
+        board.begin_task(stop.clone());
+        assert!(board.progress().is_empty());
+        board.revoke(&[String::new()]);
+        assert!(!stop.load(Ordering::SeqCst));
+        board.stop();
+        assert!(stop.load(Ordering::SeqCst));
     }
 
     #[test]

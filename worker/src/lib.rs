@@ -1,7 +1,8 @@
 //! The agent: register, lease, run, report; one process per device. And the commands that need tensors.
 //!
 //! [`agent`] is the life of a worker, [`shard`] its work in the CapFilt phase, [`gang`] its place in a training world
-//! with [`report`] on what it does there; [`heartbeat`] keeps it a member beside both. [`connection`] is how it talks to the coordinator.
+//! with [`report`] on what it does there, [`tasks`] what it does with what was trained; [`heartbeat`] keeps it a member
+//! beside all that. [`connection`] is how it talks to the coordinator.
 
 pub mod agent;
 pub mod caption;
@@ -19,4 +20,5 @@ pub mod outbox;
 pub mod report;
 pub mod shard;
 mod spans;
+pub mod tasks;
 pub mod torch;

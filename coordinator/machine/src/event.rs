@@ -69,7 +69,7 @@ pub enum Event {
         /// Why, in one sentence.
         reason: String,
     },
-    /// The manifest of all parts is in the output.
+    /// The manifest of all parts and tasks is in the output.
     ManifestWritten,
     /// An operator asks for something.
     Control(Control),
@@ -335,6 +335,8 @@ pub enum Work {
         stage: Stage,
         /// What the stage ended with.
         checkpoint: Checkpoint,
+        /// What the run's stage 1 ended with, if it has one.
+        stage1: Option<Checkpoint>,
     },
     /// Join the training world.
     World(Generation),

@@ -73,5 +73,5 @@ pub use record::Record;
 pub use run::{Chore, End, Phase, Stage};
 pub use shards::{SecondAttempts, Settled, SettledShard, ShardPlan, Standing, Totals};
 pub use status::{DeniedPlace, ShardFailure, StageStatus, Status, TaskStatus, WorkerStatus};
-pub use tasks::{Task, TaskResult};
+pub use tasks::{SettledTask, Task, TaskResult};
 pub use training::{Checkpoint, Losses, StepLosses};

@@ -69,6 +69,7 @@ impl Machine {
         match (&self.run.end, self.run.phase) {
             (None, Phase::Planning) => Some(Chore::Plan),
             (None, Phase::CapFilt) if self.shards.settled() => Some(Chore::WriteManifest),
+            (None, Phase::Task(task)) if self.tasks.is_done(task) => Some(Chore::WriteManifest),
             _ => None,
         }
     }
@@ -220,6 +221,9 @@ impl Machine {
     fn manifest_written(&self) -> Decision {
         if self.phase_chore() != Some(Chore::WriteManifest) {
             return Decision::noted(Vec::new());
+        }
+        if let Phase::Task(task) = self.run.phase {
+            return Decision::noted(vec![Record::ManifestWritten, self.next_task(Some(task))]);
         }
         let totals = &self.shards.totals;
         let records = match self.config.first_stage() {

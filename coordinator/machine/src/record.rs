@@ -157,7 +157,7 @@ pub enum Record {
         /// Why.
         reason: String,
     },
-    /// The manifest of all parts is in the output.
+    /// The manifest of all parts, and of the tasks that are done, is in the output.
     ManifestWritten,
     /// Stage 1 began: a training world is forming.
     Stage1Started {

@@ -90,7 +90,7 @@ pub enum Chore {
         /// The number of the first one.
         first: u64,
     },
-    /// Write the manifest of all settled shards and tell with `Event::ManifestWritten`.
+    /// Write the manifest of all settled shards and tasks and tell with `Event::ManifestWritten`.
     WriteManifest,
 }
 

@@ -1,5 +1,6 @@
 //! Tasks: what is done with what was trained. Evaluation and export are a phase each, with one task that is leased like a
-//! shard: attempts under epochs of their own, one accepted result. A task that fails too often fails the run.
+//! shard: attempts under epochs of their own, one accepted result, which the manifest names before the run goes on. A task
+//! that fails too often fails the run.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,8 @@ use crate::machine::Machine;
 use crate::members::Member;
 use crate::mutation::{Mutation, planted};
 use crate::record::Record;
-use crate::run::Phase;
+use crate::run::{Phase, Stage};
+use crate::training::Checkpoint;
 
 /// The longest summary, in bytes.
 const SUMMARY_BYTES: usize = 64 << 10;
@@ -80,6 +82,17 @@ pub(crate) struct DoneTask {
     pub result: TaskResult,
 }
 
+/// A task that is done, as the manifest names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettledTask {
+    /// The task.
+    pub task: Task,
+    /// What it was done with.
+    pub checkpoint: Checkpoint,
+    /// What came of it.
+    pub result: TaskResult,
+}
+
 /// Tasks: the one that the run is at, and those that are done.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Tasks {
@@ -105,6 +118,10 @@ impl Tasks {
         }
     }
 
+    pub fn is_done(&self, task: Task) -> bool {
+        self.done.iter().any(|done| done.task == task)
+    }
+
     pub fn absorb_done(&mut self, task: Task, result: &TaskResult) {
         let made = self.attempt.take().expect("a result is accepted of a live attempt");
         self.done.push(DoneTask { task, token: made.token, result: result.clone() });
@@ -112,6 +129,17 @@ impl Tasks {
 }
 
 impl Machine {
+    /// All tasks that are done, in order.
+    pub fn settled_tasks(&self) -> Vec<SettledTask> {
+        let Some(trained) = self.training.done.last() else { return Vec::new() };
+        let settled = |done: &DoneTask| SettledTask {
+            task: done.task,
+            checkpoint: trained.checkpoint.clone(),
+            result: done.result.clone(),
+        };
+        self.tasks.done.iter().map(settled).collect()
+    }
+
     /// The record that comes after training, or after a task.
     pub(crate) fn next_task(&self, after: Option<Task>) -> Record {
         let wanted = [(Task::Evaluate, self.config.evaluate), (Task::Export, self.config.export)];
@@ -122,8 +150,15 @@ impl Machine {
     /// The task, to whoever asks first; again to who has it, since its answer may have got lost.
     pub(crate) fn lease_task(&self, worker: WorkerId, member: &Member, task: Task) -> Decision {
         let wait = Decision::answer(Answer::Work(Work::Wait));
-        let Some(trained) = self.training.done.last() else { return wait };
-        let work = |token| Work::Task { task, token, stage: trained.stage, checkpoint: trained.checkpoint.clone() };
+        let Some(trained) = self.training.done.last().filter(|_| !self.tasks.is_done(task)) else { return wait };
+        let stage1 = self.training.done(Stage::One).map(|done| &done.checkpoint);
+        let work = |token| Work::Task {
+            task,
+            token,
+            stage: trained.stage,
+            checkpoint: trained.checkpoint.clone(),
+            stage1: stage1.cloned(),
+        };
         match &self.tasks.attempt {
             Some(held) if held.worker == worker => Decision::answer(Answer::Work(work(held.token))),
             Some(_) => wait,
@@ -157,7 +192,7 @@ impl Machine {
         }
         result.check()?;
         let done = Record::TaskDone { task, epoch: token.epoch, result: result.clone() };
-        Ok(Decision { records: vec![done, self.next_task(Some(task))], after_durable: Ok(Answer::Accepted) })
+        Ok(Decision { records: vec![done], after_durable: Ok(Answer::Accepted) })
     }
 
     pub(crate) fn fail_task(
@@ -210,6 +245,9 @@ impl Machine {
         };
         let name = task.name();
         match &self.tasks.attempt {
+            None if self.tasks.is_done(task) => {
+                format!("The run is to {name}: its result is being named in the manifest.")
+            }
             Some(held) if self.is_silent(held.worker) => {
                 let (worker, silent_s) = (self.members.title(held.worker), self.silent_s(held.worker));
                 format!("The run is to {name}: {worker} is at it and has been silent for {silent_s:.1} s{failed}.")

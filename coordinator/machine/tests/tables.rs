@@ -311,7 +311,7 @@ fn show_answer(answer: &Answer) -> String {
         Answer::Work(Work::Shard { plan, token }) => {
             format!("shard {}@{}.{}", plan.shard, token.incarnation, token.epoch)
         }
-        Answer::Work(Work::Task { task, token, stage, checkpoint }) => {
+        Answer::Work(Work::Task { task, token, stage, checkpoint, .. }) => {
             let (incarnation, epoch) = (token.incarnation, token.epoch);
             format!("{} @{incarnation}.{epoch} with {} of {}", task.name(), checkpoint.path, stage.name())
         }

@@ -7,7 +7,9 @@
 //! callers of the batch hear UNAVAILABLE. Until the journal takes records again, members are kept alive (a heartbeat
 //! needs no journal) and nothing else happens.
 
-use quern_machine::{Acceptance, Answer, Call, Chore, Config, Event, Machine, Mutation, Record, SettledShard, planted};
+use quern_machine::{
+    Acceptance, Answer, Call, Chore, Config, Event, Machine, Mutation, Record, SettledShard, SettledTask, planted,
+};
 
 use crate::beside::Taken;
 use crate::errors::CallError;
@@ -28,7 +30,12 @@ pub enum Job {
         acceptances: Vec<Acceptance>,
     },
     /// See [`Chore::WriteManifest`].
-    WriteManifest(Vec<SettledShard>),
+    WriteManifest {
+        /// All that is done or given up of CapFilt.
+        shards: Vec<SettledShard>,
+        /// What was done with what was trained.
+        tasks: Vec<SettledTask>,
+    },
 }
 
 /// Who owns the machine.
@@ -99,7 +106,9 @@ impl Keeper {
             Chore::KeepAcceptances { first } => {
                 Job::KeepAcceptances { first, acceptances: self.machine.unkept_acceptances() }
             }
-            Chore::WriteManifest => Job::WriteManifest(self.machine.settled_shards()),
+            Chore::WriteManifest => {
+                Job::WriteManifest { shards: self.machine.settled_shards(), tasks: self.machine.settled_tasks() }
+            }
         })
     }
 

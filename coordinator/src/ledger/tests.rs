@@ -246,13 +246,15 @@ async fn chores_are_asked_for_once_and_again_after_a_restart() {
     };
     assert_eq!(acceptances.len(), 1);
     bench.tell(Event::AcceptancesKept { count: 1 }).await.unwrap();
-    let Some(Job::WriteManifest(shards)) = bench.opened.jobs.recv().await else { panic!("no manifest is asked for") };
+    let Some(Job::WriteManifest { shards, .. }) = bench.opened.jobs.recv().await else {
+        panic!("no manifest is asked for")
+    };
     assert_eq!(shards.len(), 1);
     bench.tell(Event::ChoreDelayed { reason: "No network".into() }).await.unwrap();
     assert!(bench.opened.jobs.try_recv().is_err(), "asked for once");
     assert_eq!(bench.status().explanation, "No network; trying again.");
     let mut bench = bench.restart();
-    assert!(matches!(bench.opened.jobs.recv().await, Some(Job::WriteManifest(_))));
+    assert!(matches!(bench.opened.jobs.recv().await, Some(Job::WriteManifest { .. })));
     bench.tell(Event::ManifestWritten).await.unwrap();
     let answer = bench.call(worker, Call::Lease).await;
     assert!(matches!(answer, Ok(Answer::Work(Work::Finished(Finished { succeeded: true, .. })))), "{answer:?}");

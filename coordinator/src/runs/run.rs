@@ -300,7 +300,9 @@ async fn open_ledger(
         stage1_bytes: bytes(min_device_memory_gib.stage1),
         stage2_bytes: bytes(min_device_memory_gib.stage2),
     };
-    let config = Config { worker_failures, memory, stage1, stage2, ..Config::new(lease_ms, attempts) };
+    let (evaluate, export) = (recipe.evaluation.is_some(), recipe.export.is_some());
+    let config =
+        Config { worker_failures, memory, stage1, stage2, evaluate, export, ..Config::new(lease_ms, attempts) };
     let runtime = tokio::runtime::Handle::current();
     let metrics = Arc::clone(metrics);
     let opening = tokio::task::spawn_blocking(move || {

@@ -253,8 +253,8 @@ impl Cluster {
                 self.output.acceptances.extend(acceptances);
                 Event::AcceptancesKept { count }
             }
-            Job::WriteManifest(shards) => {
-                self.output.manifest = Some(shards);
+            Job::WriteManifest { shards, tasks } => {
+                (self.output.manifest, self.output.tasks) = (Some(shards), tasks);
                 Event::ManifestWritten
             }
         };

@@ -10,5 +10,6 @@ mod same_bytes;
 mod short_form;
 mod stages;
 mod submitted;
+mod tasks;
 mod telemetry;
 mod training;

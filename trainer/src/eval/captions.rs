@@ -1,14 +1,16 @@
 //! Captions of a held-out set beside people's (BLIP-2 §4.2, with pycocoevalcap's metrics).
 
+use std::sync::atomic::AtomicBool;
+
 use quern_corpus::images::decode;
 use quern_models::generate::GenerationOptions;
 use quern_recipes::Recipe;
 use serde::Serialize;
 use tch::Device;
 
-use super::Estimate;
 use super::held_out::{self, HeldOut};
 use super::metrics::{Judged, bleu, cider, tokenise};
+use super::{Estimate, heed};
 use crate::captioner::{BATCH, Captioner, Subject, Weights};
 use crate::error::TrainError;
 use crate::training::runtime;
@@ -72,7 +74,7 @@ pub struct CaptionedImage {
 }
 
 /// Captions the images of the parquet at `path` and compares with theirs, which are as
-/// [`retrieval`](super::retrieval::retrieval) reads them.
+/// [`retrieval`](super::retrieval::retrieval) reads them. It ends between two batches when `stop` is raised.
 ///
 /// # Errors
 /// See [`TrainError`].
@@ -82,11 +84,13 @@ pub fn captions(
     path: &str,
     options: &CaptionOptions,
     device: Device,
+    stop: &AtomicBool,
 ) -> Result<CaptionReport, TrainError> {
     let captioner = Captioner::load(recipe, weights, device)?;
     let held_out = runtime()?.block_on(held_out::read(recipe, path, options.limit))?;
     let mut written = Vec::with_capacity(held_out.len());
     for batch in held_out.chunks(BATCH) {
+        heed(stop)?;
         let decoded = |one: &HeldOut| {
             decode(&one.image, &recipe.limits).map_err(|source| TrainError::Image { row: one.id.clone(), source })
         };

@@ -4,6 +4,7 @@
 //! are ordered by the sum of cosine and the logit for "they match"; the other candidates follow in the order of ITC.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 
 use quern_corpus::images::decode;
 use quern_corpus::store;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::estimate::Estimate;
+use super::heed;
 use super::held_out::{self, HeldOut};
 use crate::checkpoint::{self, Found};
 use crate::error::TrainError;
@@ -121,7 +123,8 @@ impl Direction {
 /// `None`: the untrained model of the recipe) on the parquet at `path`.
 ///
 /// Captions are in its list column `captions` or, without one, in the caption column of the recipe's first data set;
-/// rows of the same key are one image. Rows without image or caption are left out.
+/// rows of the same key are one image. Rows without image or caption are left out. It ends between two batches when `stop`
+/// is raised.
 ///
 /// # Errors
 /// See [`TrainError`].
@@ -131,6 +134,7 @@ pub fn retrieval(
     path: &str,
     options: RetrievalOptions,
     device: Device,
+    stop: &AtomicBool,
 ) -> Result<RetrievalReport, TrainError> {
     tch::set_num_threads(recipe.cluster.threads as i32);
     let setup = Setup::load(recipe, device)?;
@@ -150,10 +154,14 @@ pub fn retrieval(
     let owners: Vec<usize> =
         held_out.iter().enumerate().flat_map(|(image, one)| one.captions.iter().map(move |_| image)).collect();
     no_grad(|| {
-        let encoded = Encoded::new(&model, &setup, recipe, &held_out)?;
+        let encoded = Encoded::new(&model, &setup, recipe, &held_out, stop)?;
         let scores = pairwise(&encoded.images, &encoded.texts); // [images, texts]
         let by_image = rows(&scores);
         let by_text = rows(&scores.transpose(0, 1));
+        let reranked = match options.rerank {
+            0 => None,
+            k => Some(rerank(&model, &encoded, [&by_image, &by_text], &owners, k, stop)?),
+        };
         Ok(RetrievalReport {
             n: held_out.len(),
             texts: owners.len(),
@@ -161,7 +169,7 @@ pub fn retrieval(
             step,
             image_to_text: direction(by_image.iter().cloned(), |image, text| owners[text] == image),
             text_to_image: direction(by_text.iter().cloned(), |text, image| owners[text] == image),
-            reranked: (options.rerank > 0).then(|| rerank(&model, &encoded, [&by_image, &by_text], &owners, options)),
+            reranked,
         })
     })
 }
@@ -201,16 +209,16 @@ fn rerank(
     encoded: &Encoded,
     scores: [&[Vec<f32>]; 2],
     owners: &[usize],
-    options: RetrievalOptions,
-) -> Reranked {
-    let k = options.rerank;
+    k: usize,
+    stop: &AtomicBool,
+) -> Result<Reranked, TrainError> {
     let [best_texts, best_images] = scores.map(|rows| rows.iter().map(|row| top(row, k)).collect::<Vec<_>>());
     let mut wanted: Vec<BTreeSet<usize>> = best_texts.iter().map(|texts| texts.iter().copied().collect()).collect();
     for (text, images) in best_images.iter().enumerate() {
         images.iter().for_each(|&image| _ = wanted[image].insert(text));
     }
-    let judged: Vec<BTreeMap<usize, f32>> =
-        wanted.into_iter().enumerate().map(|(image, texts)| encoded.judge(model, image, texts)).collect();
+    let judge = |(image, texts)| heed(stop).map(|()| encoded.judge(model, image, texts));
+    let judged: Vec<BTreeMap<usize, f32>> = wanted.into_iter().enumerate().map(judge).collect::<Result<_, _>>()?;
     // Judged candidates are before all others, whatever the scores.
     let order = |row: &[f32], best: &[usize], logit: &dyn Fn(usize) -> f32| {
         let mut order: Vec<(bool, f32)> = row.iter().map(|&cosine| (false, cosine)).collect();
@@ -219,7 +227,7 @@ fn rerank(
     };
     let by_image = scores[0].iter().zip(&best_texts).enumerate();
     let by_text = scores[1].iter().zip(&best_images).enumerate();
-    Reranked {
+    Ok(Reranked {
         k,
         image_to_text: direction(
             by_image.map(|(image, (row, best))| order(row, best, &|text| judged[image][&text])),
@@ -229,7 +237,7 @@ fn rerank(
             by_text.map(|(text, (row, best))| order(row, best, &|image| judged[image][&text])),
             |text, image| owners[text] == image,
         ),
-    }
+    })
 }
 
 /// What the model makes of a held-out set.
@@ -247,9 +255,16 @@ struct Encoded {
 }
 
 impl Encoded {
-    fn new(model: &QFormer, setup: &Setup, recipe: &Recipe, held_out: &[HeldOut]) -> Result<Self, TrainError> {
+    fn new(
+        model: &QFormer,
+        setup: &Setup,
+        recipe: &Recipe,
+        held_out: &[HeldOut],
+        stop: &AtomicBool,
+    ) -> Result<Self, TrainError> {
         let (mut frozen, mut images) = (Vec::new(), Vec::new());
         for batch in held_out.chunks(BATCH) {
+            heed(stop)?;
             let mut pixels = vec![0f32; batch.len() * setup.images.numbers()];
             for (one, out) in batch.iter().zip(pixels.chunks_mut(setup.images.numbers())) {
                 let decoded = decode(&one.image, &recipe.limits)
@@ -347,8 +362,8 @@ mod tests {
         let judged = |image| (0..12).map(|text| logit(&model, &encoded, image, text)).collect();
         let logits: Vec<Vec<f32>> = (0..6).map(judged).collect();
         for k in [1, 4, 6, 50] {
-            let options = RetrievalOptions { limit: None, rerank: k };
-            let found = rerank(&model, &encoded, [&by_image, &by_text], &owners, options);
+            let found = rerank(&model, &encoded, [&by_image, &by_text], &owners, k, &AtomicBool::new(false));
+            let found = found.expect("nobody stops it");
             // score_matrix: -100 but for the k best by similarity, there similarity + logit.
             let expected = |row: &[f32], logit: &dyn Fn(usize) -> f32, is_right: &dyn Fn(usize) -> bool| {
                 let mut sorted = row.to_vec();

@@ -1,5 +1,7 @@
 //! What the stages' checkpoints write, and how it is measured.
 
+use std::sync::atomic::AtomicBool;
+
 use quern_corpus::images::{RgbImage, decode};
 use quern_corpus::toy::seeds;
 use quern_models::generate::{GenerationOptions, Strategy};
@@ -22,7 +24,7 @@ fn options(strategy: Strategy) -> GenerationOptions {
 fn evaluate(milled: &Milled, recipe: &Recipe, weights: Weights) -> CaptionReport {
     let generation = options(Strategy::Greedy);
     let options = CaptionOptions { limit: Some(12), prompt: None, generation, seed: 1 };
-    captions(weights, recipe, milled.corpus(), &options, Device::Cpu).expect("a report")
+    captions(weights, recipe, milled.corpus(), &options, Device::Cpu, &AtomicBool::new(false)).expect("a report")
 }
 
 #[test]
@@ -62,7 +64,9 @@ fn a_checkpoint_that_went_to_lavis_and_back_says_and_finds_the_same() {
         assert_eq!((back.checkpoint.as_deref(), back.step), (Some(foreign.as_str()), None));
     }
     let options = RetrievalOptions { limit: Some(12), rerank: 4 };
-    let find = |checkpoint: &str| retrieval(Some(checkpoint), &recipe, milled.corpus(), options, Device::Cpu);
+    let find = |checkpoint: &str| {
+        retrieval(Some(checkpoint), &recipe, milled.corpus(), options, Device::Cpu, &AtomicBool::new(false))
+    };
     let (own, back) = (find(&stage1).expect("a report"), find(&lavis1).expect("a report"));
     assert_eq!((own.image_to_text, own.reranked), (back.image_to_text, back.reranked));
 }

@@ -1,5 +1,6 @@
 //! Stage 1, and retrieval with what it makes.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use quern_collective::local_world;
@@ -52,7 +53,8 @@ fn training_improves_retrieval_of_what_was_trained_on() {
     let trained = train(&milled.recipe, 1);
     let evaluate = |checkpoint: Option<&str>| {
         let options = RetrievalOptions { limit: None, rerank: 20 };
-        retrieval(checkpoint, &milled.recipe, milled.corpus(), options, Device::Cpu).expect("a report")
+        retrieval(checkpoint, &milled.recipe, milled.corpus(), options, Device::Cpu, &AtomicBool::new(false))
+            .expect("a report")
     };
     let (before, after) = (evaluate(None), evaluate(trained.checkpoint.as_deref()));
     assert_eq!((before.n, before.step, after.step), (ROWS as usize, None, Some(200)));

@@ -18,6 +18,7 @@ export function show(status, history) {
   const stage = !over && status.stages.find((stage) => stage.stage === status.phase);
   if (stage) training(stage);
   else rows(status, history, over);
+  results(status);
   curves(status, history);
 }
 
@@ -66,6 +67,15 @@ function rows(status, history, over) {
   figure("rate", brief(fast), isFinite(fast) ? "rows/s" : "", status.paused ? "paused" : "");
   figure("eta", over ? "–" : fast > 0 ? span(left / fast) : "–", "", left && !over ? `${count(left)} rows are left` : "");
   fill(settled / status.rows_total, status.phase === "done");
+}
+
+/** What is done with what was trained, and what came of it. */
+function results({ tasks }) {
+  at("results").hidden = !tasks.length;
+  at("tasks").replaceChildren(...tasks.flatMap(({ task, done, path, summary }) => [
+    make("dt", {}, phaseName(task)),
+    ...(done ? [...summary.split("\n"), path] : ["not done yet"]).map((line) => make("dd", {}, line)),
+  ]));
 }
 
 function curves(status, history) {

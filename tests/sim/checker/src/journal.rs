@@ -186,8 +186,10 @@ impl Ledger {
             Record::ShardQuarantined { shard, .. } => self.settle(shard, Settled::Quarantined)?,
             Record::ManifestWritten => {
                 let all = self.settled.len() == self.plans.len();
-                ensure(all && !self.manifest, || "the manifest is written too early, or twice".into())?;
+                let is_news = !self.manifest || self.tasks.unnamed();
+                ensure(all && is_news, || "the manifest is written too early, or twice".into())?;
                 self.manifest = true;
+                self.tasks.named = self.tasks.done.len();
             }
             Record::Stage1Started { generation } => self.begin(0, *generation)?,
             Record::Stage2Started { generation } => self.begin(1, *generation)?,
@@ -250,6 +252,7 @@ impl Ledger {
             }
             Record::RunFinished => {
                 ensure(self.tasks.are_done(terms.tasks), || "the run finishes before its tasks are done".into())?;
+                ensure(!self.tasks.unnamed(), || "the run finishes before the manifest names its tasks".into())?;
                 ensure(self.manifest && !self.done, || "the run finishes too early, or twice".into())?;
                 self.done = true;
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use quern_machine::{Acceptance, SettledShard, ShardId};
+use quern_machine::{Acceptance, SettledShard, SettledTask, ShardId};
 
 use crate::journal::{Ledger, Settled};
 use crate::{Verdict, ensure};
@@ -27,12 +27,17 @@ pub struct Output {
     pub incarnation: u64,
     /// The manifest, when it is written.
     pub manifest: Option<Vec<SettledShard>>,
+    /// The tasks that it names.
+    pub tasks: Vec<SettledTask>,
 }
 
 pub(crate) fn check(ledger: &Ledger, output: &Output) -> Verdict {
     let manifest = output.manifest.as_ref().ok_or("there is no manifest")?;
     let named: Vec<_> = manifest.iter().map(|shard| &shard.plan.shard).collect();
     ensure(named.iter().copied().eq(ledger.plans.keys()), || "the manifest doesn't name every shard once".into())?;
+    let tasks = output.tasks.iter().map(|named| (&named.task, &named.result));
+    let done = ledger.tasks.done.iter().map(|(task, (_, result))| (task, result));
+    ensure(tasks.eq(done), || "the manifest doesn't name what was accepted of every task".into())?;
     let written: HashSet<_> = output.acceptances.iter().collect();
     for entry in manifest {
         let shard = &entry.plan.shard;

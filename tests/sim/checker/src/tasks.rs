@@ -22,6 +22,8 @@ pub(crate) struct Tasks {
     grants: BTreeMap<Epoch, TaskGrant>,
     pub live: Option<Epoch>,
     pub done: BTreeMap<Task, (ShardToken, TaskResult)>,
+    /// How many of them the manifest names.
+    pub named: usize,
 }
 
 impl Tasks {
@@ -47,7 +49,8 @@ impl Tasks {
         ensure(wanted[task as usize], || format!("nobody wants to {}", task.name()))?;
         ensure(self.current.is_none_or(|before| before < task), || format!("{} comes again", task.name()))?;
         let before = self.current.is_none_or(|before| self.done.contains_key(&before));
-        ensure(before && self.live.is_none(), || format!("{} comes too early", task.name()))?;
+        let is_time = before && self.live.is_none() && !self.unnamed();
+        ensure(is_time, || format!("{} comes too early", task.name()))?;
         self.current = Some(task);
         Ok(())
     }
@@ -84,6 +87,11 @@ impl Tasks {
         self.ended(task, epoch)?;
         let before = self.done.insert(task, (self.grants[&epoch].token, result.clone()));
         ensure(before.is_none(), || format!("{} is done twice", task.name()))
+    }
+
+    /// Whether the manifest lacks one that is done.
+    pub fn unnamed(&self) -> bool {
+        self.named < self.done.len()
     }
 
     /// Whether all that the recipe wants is done.
