@@ -70,7 +70,8 @@ class Cluster:
         file = self.folder / "recipe.yaml"
         file.write_text(recipe)
         command = [self.quern, "submit", str(file), "--to", self.url, "--token-file", str(self.folder / "operator")]
-        reply = subprocess.run([*command, "-o", "json"], check=True, capture_output=True, text=True)
+        reply = subprocess.run([*command, "-o", "json"], capture_output=True, text=True)
+        assert reply.returncode == 0, reply.stderr
         return json.loads(reply.stdout)["run_id"]
 
     def request(self, path: str, role: str = "viewer", method: str = "GET", headers: dict = {}, body: str | None = None):
@@ -121,12 +122,12 @@ def corpus(folder: pathlib.Path, quern: str, rows: int) -> pathlib.Path:
     return folder
 
 
-def captioned(folder: pathlib.Path, data: pathlib.Path, output: str = "captioned") -> str:
+def captioned(folder: pathlib.Path, data: pathlib.Path, output: str = "captioned", seed: int = 5) -> str:
     """CapFilt on the scenes, and a second data set that is passed through; then stage 1."""
     zoo = ROOT / "zoo"
     return f"""
 name: scenes, captioned and trained on
-seed: 5
+seed: {seed}
 output: {folder / output}
 shard_rows: 8
 datasets:
