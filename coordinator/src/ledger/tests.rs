@@ -305,7 +305,7 @@ async fn a_start_over_a_snapshot_reads_no_further_back_and_comes_to_the_same() {
     for start in 1..4 {
         let bench = Bench::open(journal);
         if start == 1 {
-            bench.plan(&["a", "b", "c", "d"]).await;
+            bench.plan(&["a", "b", "c", "d", "e", "f", "g"]).await;
         }
         let worker = bench.register().await;
         let (shard, token) = bench.lease(worker).await;

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::harness::{Process, Run, ask, bytes_under, corpus, free_port, quern, root, until, worker};
+use crate::harness::{Process, Run, ask, bytes_under, corpus, free_port, quern, root, until, until_answered, worker};
 
 /// The checkpoint that a run ends with.
 const LAST: &str = "stage1/step-000004";
@@ -125,6 +125,7 @@ fn workers_that_are_killed_or_leave_within_a_task_change_nothing() {
     let run = run(&held_out());
     let port = free_port();
     let mut coordinator = run.coordinator(port);
+    until_answered(port);
 
     // Told to leave while it is at the evaluation, it hands it back.
     let mut leaving = worker(port, "leaving", &["delay-task:600000"]);

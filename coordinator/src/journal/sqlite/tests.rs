@@ -133,12 +133,15 @@ fn a_snapshot_is_kept_in_place_of_the_one_before_and_not_used_when_it_is_damaged
     let mut journal = SqliteJournal::open(&path, &run()).unwrap();
     assert_eq!(journal.snapshot().unwrap(), None);
     replay(&mut journal).unwrap();
-    append(&mut journal, &records()).unwrap();
+    let started = records().swap_remove(0);
+    let paused = Record::RunPaused { reason: "for a test".into() };
+    let records: [Record; 3] = [started, paused, Record::RunUnpaused];
+    append(&mut journal, &records).unwrap();
     let config = Config::new(60_000, 2);
     let mut machine = Machine::new(config);
-    for (records, record) in (1..).zip(records()) {
-        machine.absorb(&record);
-        journal.keep_snapshot(&Snapshot::of(&machine, records)).unwrap();
+    for (count, record) in (1..).zip(&records) {
+        machine.absorb(record);
+        journal.keep_snapshot(&Snapshot::of(&machine, count)).unwrap();
     }
     drop(journal);
 
@@ -147,7 +150,7 @@ fn a_snapshot_is_kept_in_place_of_the_one_before_and_not_used_when_it_is_damaged
     assert_eq!((kept.records(), kept.machine(config)), (3, Some(machine)));
     let mut after = Vec::new();
     journal.replay(2, &mut |record| after.push(record)).unwrap();
-    assert_eq!(after, records()[2..]);
+    assert_eq!(after, records[2..]);
     let of_another_version = Snapshot { state: kept.state + 1, ..kept };
     assert_eq!(of_another_version.machine(config), None);
 
@@ -208,28 +211,53 @@ fn what_is_no_journal_is_not_backed_up() {
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("copy")), "{left:?}");
 }
 
-/// Journals that earlier versions wrote: `tests/journals/README.md`.
+/// A journal of `tests/journals`, copied to where it can be changed, and opened.
+fn kept(folder: &TempDir, name: &str, recipe_hash: &str, output: &str) -> SqliteJournal {
+    let kept = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/journals")).join(name);
+    let path = folder.path().join(name);
+    std::fs::copy(kept, &path).unwrap();
+    SqliteJournal::open(&path, &RunIdentity { recipe_hash: recipe_hash.into(), output: output.into() }).unwrap()
+}
+
+/// What a journal's records come to; if it keeps a snapshot that this version takes, that has to come to the same.
+fn come_to(journal: &mut SqliteJournal, config: Config) -> Machine {
+    let records = replay(journal).unwrap();
+    let absorbed = |records: &[Record]| {
+        let mut machine = Machine::new(config);
+        records.iter().for_each(|record| machine.absorb(record));
+        machine
+    };
+    if let Some(snapshot) = journal.snapshot().unwrap()
+        && let Some(machine) = snapshot.machine(config)
+    {
+        assert_eq!(machine, absorbed(&records[..snapshot.records() as usize]), "raise quern_machine::STATE");
+    }
+    absorbed(&records)
+}
+
+/// `tests/journals/README.md` says what is in each.
 #[test]
 fn journals_of_earlier_versions_are_replayed() {
-    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/journals/2026-11-26.sqlite");
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("run.journal");
-    std::fs::copy(kept, &path).unwrap();
-    let run = RunIdentity {
-        recipe_hash: "7e88f7a8a11fe9932a42c16db58d2e09aa9b19ab958c09b8f6cede703dd4e164".into(),
-        output: "/tmp/.tmpEwKZDA/out".into(),
-    };
-    let mut journal = SqliteJournal::open(&path, &run).unwrap();
-    let format: i64 = journal.connection().unwrap().query_row("pragma user_version", [], |row| row.get(0)).unwrap();
-    assert_eq!(format, 2, "it is brought to this version's format");
-    let records = replay(&mut journal).unwrap();
-    assert_eq!(records.len(), 24);
-    append(&mut journal, &[Record::WorkerLost { worker: WorkerId(1) }]).unwrap();
     let stage = |ranks, steps| Some(StageConfig { ranks, steps });
-    let config = Config { stage1: stage(2, 10), stage2: stage(1, 4), ..Config::new(60_000, 2) };
-    let mut machine = Machine::new(config);
-    records.iter().for_each(|record| machine.absorb(record));
-    assert_eq!(machine.invariants(), Ok(()));
-    assert_eq!(machine.end(), Some(&End::Done));
-    assert_eq!(machine.settled_shards().len(), 2);
+    let stages = Config { stage1: stage(2, 10), stage2: stage(1, 4), ..Config::new(60_000, 2) };
+    let tasks = Config { stage1: stage(1, 4), evaluate: true, export: true, ..Config::new(3_000, 3) };
+    let hashes = [
+        "7e88f7a8a11fe9932a42c16db58d2e09aa9b19ab958c09b8f6cede703dd4e164",
+        "e5970faf4d3e2eca4009e9a0029d3c13cf6373c98ededc41c9f075c2bd128b06",
+    ];
+    for (name, recipe_hash, output, config, end, shards) in [
+        ("2026-11-26.sqlite", hashes[0], "/tmp/.tmpEwKZDA/out", stages, Some(End::Done), 2),
+        ("2026-11-28.sqlite", hashes[1], "/tmp/kept/out", tasks, Some(End::Done), 2),
+        ("2026-11-28-rebuilt.sqlite", hashes[1], "/tmp/kept/out", tasks, None, 2),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let mut journal = kept(&folder, name, recipe_hash, output);
+        let connection = journal.connection().unwrap();
+        let format: i64 = connection.query_row("pragma user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(format, 2, "{name} is brought to this version's format");
+        let machine = come_to(&mut journal, config);
+        assert_eq!(machine.invariants(), Ok(()), "{name}");
+        assert_eq!((machine.end(), machine.settled_shards().len()), (end.as_ref(), shards), "{name}");
+        append(&mut journal, &[Record::RunFinished]).unwrap();
+    }
 }
