@@ -29,6 +29,7 @@ const QUEUE: usize = 4096;
 const SNAPSHOT_AFTER: u64 = 50_000;
 
 /// What waits for the ledger.
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
 enum Entry {
     /// An event that waits for its answer, with the span of who tells it.
     Call { event: Event, span: Span, answer: oneshot::Sender<Result<Answer, CallError>> },

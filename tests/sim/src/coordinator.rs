@@ -70,7 +70,7 @@ impl Cluster {
         self.coordinator.life += 1;
         self.count_disk_faults();
         let life = self.coordinator.life;
-        self.log.add(self.now_ms, format_args!("coordinator {life} starts: {:?}", opened.as_ref().err()));
+        self.log.add(self.now_ms, format_args!("coordinator {life} starts: {:?}", opened.as_ref().err().map(kind)));
         match opened {
             Ok(keeper) => {
                 self.coordinator.keeper = Some(keeper);
@@ -295,6 +295,16 @@ fn plan() -> Event {
     let shards = (0..25).flat_map(|file| (0..8).map(move |k| plan(file, k * SHARD_ROWS, SHARD_ROWS))).collect();
     let unreadable = vec![UnreadableFile { shard: plan(99, 0, 0), reason: "its footer can't be read".into() }];
     Event::Planned { shards, unreadable }
+}
+
+/// Why a journal can't be used, in a word: its path, which every text names, is another one in every run.
+fn kind(error: &JournalError) -> &'static str {
+    match error {
+        JournalError::Damaged { .. } => "damaged",
+        JournalError::Full { .. } => "full",
+        JournalError::Io { .. } | JournalError::Open { .. } => "broken",
+        _ => "foreign",
+    }
 }
 
 fn told(verdict: Result<Answer, CallError>) -> Told {

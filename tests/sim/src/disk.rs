@@ -269,7 +269,7 @@ impl Journal for WatchedJournal {
             Some(AppendFault::DieBefore) => self.tape().died = true,
             Some(AppendFault::DieWithin) => {
                 // Of two deaths within an append, one comes after all is written.
-                if records.len() % 2 == 0 {
+                if records.len().is_multiple_of(2) {
                     self.inner.append(records)?;
                 }
                 self.tape().died = true;
