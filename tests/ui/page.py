@@ -175,6 +175,7 @@ def an_operator_drains_and_cancels(browser, cluster, run):
     expect(page.locator("#phase")).to_have_text("cancelled")
     assert cluster.status(run)["phase"] == "cancelled", "the page says cancelled, the coordinator doesn't"
     expect(page.locator("#steer button")).to_have_count(0)
+    expect(page.locator("#runs a[aria-current]")).to_contain_text("cancelled")
     view.shot("cancelled-1280-light")
     view.close()
 

@@ -79,20 +79,18 @@ impl Machine {
     }
 
     /// A pending shard for this worker. What its place failed at last, another place is to try, if one is idle; and the
-    /// last shards are left to idle workers that have the models loaded.
+    /// last shards are left to idle workers that have the models loaded and did not fail at them themselves.
     fn pending_for(&self, member: &Member, idle: &[&Member]) -> Option<&Shard> {
-        let warm_idle = idle.iter().filter(|other| other.warm.contains(&Warmth::CapFilt)).count();
-        let is_cold = !member.warm.contains(&Warmth::CapFilt);
-        if is_cold && warm_idle > 0 && warm_idle >= self.shards.pending.len() {
-            return None;
-        }
-        let is_for_another = |shard: &Shard| {
-            let failed_here = shard.failed_at.as_ref() == Some(&member.place);
-            failed_here && idle.iter().any(|other| other.place != member.place)
-        };
+        let failed_at = |shard: &Shard, member: &Member| shard.failed_at.as_ref() == Some(&member.place);
+        let is_for_another =
+            |shard: &Shard| failed_at(shard, member) && idle.iter().any(|other| other.place != member.place);
         // Beyond the first few, those that never failed have all been passed: what is left has failed somewhere.
-        let shards = self.shards.pending.iter().map(|(_, id)| &self.shards.all[id]);
-        shards.take(self.members.alive() + 1).find(|shard| !is_for_another(shard))
+        let mut shards = self.shards.pending.iter().map(|(_, id)| &self.shards.all[id]).take(self.members.alive() + 1);
+        let shard = shards.find(|shard| !is_for_another(shard))?;
+        let is_warm = |member: &Member| member.warm.contains(&Warmth::CapFilt);
+        let warm_idle = idle.iter().filter(|other| is_warm(other) && !failed_at(shard, other)).count();
+        let is_left = !is_warm(member) && warm_idle > 0 && warm_idle >= self.shards.pending.len();
+        (!is_left).then_some(shard)
     }
 
     /// A shard for a second attempt: one whose only holder has been silent for half a term, or else the one that will

@@ -41,7 +41,8 @@ async function follow(run) {
   if (shown !== run) return;
   const drawMap = paced(() => shown === run ? map.refresh(run) : Promise.resolve());
   const drawCaptions = paced(() => shown === run ? captions.refresh() : Promise.resolve());
-  let standings = "", done = -1, over = false;
+  const drawRuns = paced(choose);
+  let standings = "", done = -1, stands = "", over = false;
   captions.begin(run);
   const source = new EventSource(`api/runs/${run}/events`);
   events = source;
@@ -59,6 +60,8 @@ async function follow(run) {
     const now = [shards_pending, shards_leased, shards_done, shards_quarantined, status.attempts_live].join();
     if (now !== standings) { standings = now; drawMap(); }
     if (shards_done !== done) { if (done >= 0) drawCaptions(); done = shards_done; }
+    const stand = `${status.phase} ${status.paused}`;
+    if (stand !== stands) { if (stands) drawRuns(); stands = stand; }
     document.documentElement.dataset.version = status.version;
     if (over) { source.close(); link("finished", ""); }
   };
