@@ -35,7 +35,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("quern-sim-checker", &["quern-machine"]),
-    ("quern-sim", &["quern-machine", "quern-coordinator", "quern-sim-checker"]),
+    ("quern-sim-vfs", &[]),
+    ("quern-sim", &["quern-machine", "quern-coordinator", "quern-sim-checker", "quern-sim-vfs"]),
     ("quern-bench-coordinator", &["quern-recipes", "quern-coordinator", "quern-corpus", "quern-proto"]),
     ("quern-bench-capfilt", &["quern-recipes", "quern-corpus", "quern-capfilt", "quern-capfilt-engine"]),
     (
@@ -64,6 +65,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ),
     ("cudarc", &["quern-collective"]),
     ("opentelemetry", &["quern-telemetry"]),
+    ("rusqlite", &["quern-coordinator", "quern-sim-vfs"]),
     ("k8s-openapi", &["quern-cli"]),
 ];
 
