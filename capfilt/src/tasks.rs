@@ -31,7 +31,7 @@ pub struct ResultFiles(BTreeMap<String, blake3::Hash>);
 
 impl ResultFiles {
     /// Takes a file into account.
-    pub fn add(&mut self, name: &str, content: &[u8]) {
+    fn add(&mut self, name: &str, content: &[u8]) {
         self.0.insert(name.to_owned(), blake3::hash(content));
     }
 
@@ -44,11 +44,16 @@ impl ResultFiles {
         hasher.finalize().to_hex()[..DIGEST_DIGITS].to_owned()
     }
 
-    /// Those that are in an output's folder `path`.
+    /// Their names within the folder, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Those that are below `path` in a folder.
     ///
     /// # Errors
     /// When the store refuses.
-    pub(crate) async fn read(output: &Folder, path: &str) -> Result<Self, StoreError> {
+    pub async fn read(output: &Folder, path: &str) -> Result<Self, StoreError> {
         let mut files = ResultFiles::default();
         for file in output.list(path).await? {
             let name = file.strip_prefix(path).unwrap_or(&file).trim_start_matches('/');

@@ -177,22 +177,24 @@ fn check_models(recipe: &Recipe) -> Result<(), Failure> {
     let init = recipe.stage1.iter().filter_map(|s| Some(("stage1.init", s.init.as_ref()?)));
     let encoder = recipe.stage2.iter().filter_map(|s| Some(("stage2.image_encoder", s.image_encoder.as_ref()?)));
     for (key, folder) in capfilt.chain(stage1).chain(init).chain(stage2).chain(encoder) {
-        if !folder.contains("://") && !Path::new(folder).exists() {
-            return Err(Failure::bad_input(format!("`{key}`: there is no {folder}; {MODEL_FORMS}")));
-        }
+        is_there(key, folder, MODEL_FORMS)?;
     }
     Ok(())
 }
 
 /// What is evaluated on is read last: it is known to be there before anything starts.
 fn check_held_out(recipe: &Recipe) -> Result<(), Failure> {
-    let missing = recipe.evaluation.iter().flat_map(quern_recipes::Evaluation::datasets);
-    let mut missing = missing.filter(|(_, dataset)| !dataset.contains("://") && !Path::new(dataset).exists());
-    missing.next().map_or(Ok(()), |(key, dataset)| {
-        Err(Failure::bad_input(format!(
-            "`{key}`: there is no {dataset}; it must be a parquet file, a folder of them or a URL"
-        )))
-    })
+    let mut datasets = recipe.evaluation.iter().flat_map(quern_recipes::Evaluation::datasets);
+    datasets
+        .try_for_each(|(key, dataset)| is_there(key, dataset, "it must be a parquet file, a folder of them or a URL"))
+}
+
+/// Whether what a key of the recipe names is on this machine's disk, unless it is a URL; `forms` says what it may be.
+fn is_there(key: &str, named: &str, forms: &str) -> Result<(), Failure> {
+    match named.contains("://") || Path::new(named).exists() {
+        true => Ok(()),
+        false => Err(Failure::bad_input(format!("`{key}`: there is no {named}; {forms}"))),
+    }
 }
 
 /// A journal may say that all is done while its output has been deleted.

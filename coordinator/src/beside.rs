@@ -42,6 +42,12 @@ pub struct Taken {
     pub behind: bool,
 }
 
+/// Whether the journal, whose last incarnation is `known` and which knows that `kept` acceptances are written, knows less
+/// than its own incarnation wrote: `batches` says of each batch by whom, and the number of its first acceptance.
+pub fn knows_less(known: Incarnation, kept: u64, mut batches: impl Iterator<Item = (Incarnation, u64)>) -> bool {
+    batches.any(|(incarnation, first)| incarnation == known && first >= kept)
+}
+
 /// A line of `acceptances/`.
 #[derive(Serialize, Deserialize)]
 struct Line<'a> {
@@ -96,13 +102,12 @@ impl Beside {
     /// Whether the journal's own incarnation has written more than the journal knows: it was restored from a backup, or
     /// its process died between the writing and the note of it. Reading what is known already does no harm.
     async fn is_set_back(&self, known: Incarnation, kept: u64) -> Result<bool, StoreError> {
-        let batch = |name: &str| -> Option<(u64, u64)> {
+        let batch = |name: &str| -> Option<(Incarnation, u64)> {
             let (incarnation, first) = name.rsplit('/').next()?.strip_suffix(".jsonl")?.split_once('-')?;
-            Some((incarnation.parse().ok()?, first.parse().ok()?))
+            Some((Incarnation(incarnation.parse().ok()?), first.parse().ok()?))
         };
         let names = self.folder.list(ACCEPTANCES).await?;
-        let mut batches = names.iter().filter_map(|name| batch(name));
-        Ok(batches.any(|(incarnation, first)| incarnation == known.0 && first >= kept))
+        Ok(knows_less(known, kept, names.iter().filter_map(|name| batch(name))))
     }
 
     /// The incarnation that has superseded `own`.

@@ -31,7 +31,7 @@ mod web;
 
 /// What a simulator drives: the ledger without its thread, and its journals. See `tests/sim`.
 pub mod simulation {
-    pub use crate::beside::Taken;
+    pub use crate::beside::{Taken, knows_less};
     pub use crate::errors::CallError;
     pub use crate::journal::{Journal, MemoryJournal, RunIdentity, Snapshot, SqliteJournal};
     pub use crate::ledger::{Job, Keeper};

@@ -51,6 +51,20 @@ fn sound() -> Recipe {
     Recipe::parse("sound.yaml", SOUND).expect("the recipe is sound")
 }
 
+/// A change of a sound recipe: what is replaced, by what; the key that the error must name, and words in it.
+type Rule<'a> = (&'a str, &'a str, &'a str, &'a str);
+
+/// Each change must be refused in one line that names the key and its place.
+fn each_names_its_key(rules: &[Rule<'_>], refused: impl Fn(&str, &str) -> RecipeError) {
+    for (from, to, key, words) in rules {
+        let error = refused(from, to);
+        assert_eq!(error.key, *key, "{error}");
+        assert!(error.message.contains(words), "`{words}` is missing in: {error}");
+        assert!(error.place.is_some(), "no place in: {error}");
+        assert!(!error.to_string().contains('\n'), "one line: {error}");
+    }
+}
+
 /// [`SOUND`] with the line `from` replaced by `to`.
 fn broken(from: &str, to: &str) -> RecipeError {
     assert_eq!(SOUND.matches(from).count(), 1, "`{from}` must occur once in the sound recipe");
@@ -206,13 +220,7 @@ fn every_rule_names_its_key_and_place() {
         ("  threads: 1", "  lease_ms: 2000", "cluster.lease_ms", "heartbeat_ms"),
         ("  threads: 1", "  min_device_memory_gib: {capfilt: 0}", "cluster.min_device_memory_gib.capfilt", "above 0"),
     ];
-    for (from, to, key, words) in rules {
-        let error = broken(from, to);
-        assert_eq!(error.key, key, "{error}");
-        assert!(error.message.contains(words), "`{words}` is missing in: {error}");
-        assert!(error.place.is_some(), "no place in: {error}");
-        assert!(!error.to_string().contains('\n'), "one line: {error}");
-    }
+    each_names_its_key(&rules, broken);
 }
 
 #[test]
@@ -268,12 +276,7 @@ fn every_rule_of_stage_2_names_its_key() {
         ("  steps: 2500", "  steps: 1999", "stage2.optimiser.warmup_steps", "stage2.steps"),
         ("    peak_lr: 0.001", "    peak_lr: 0.00001", "stage2.optimiser.min_lr", "peak_lr"),
     ];
-    for (from, to, key, words) in rules {
-        let error = two_stages(from, to).expect_err(&format!("`{to}` must be refused"));
-        assert_eq!(error.key, key, "{error}");
-        assert!(error.message.contains(words), "`{words}` is missing in: {error}");
-        assert!(error.place.is_some(), "no place in: {error}");
-    }
+    each_names_its_key(&rules, |from, to| two_stages(from, to).expect_err(&format!("`{to}` must be refused")));
     for (to, words) in [("t5_gelu: new", "lavis"), ("precision: {qformer: half}", "language_model"), ("lm: x", "batch")]
     {
         let error =
@@ -321,12 +324,7 @@ fn every_rule_of_evaluation_and_export_names_its_key() {
         ("  to: hf", "  to: hf\n  part: qformer", "export.part", "language model"),
         ("  to: hf", "  to: hf\n  max_shard_bytes: 0", "export.max_shard_bytes", "at least 1"),
     ];
-    for (from, to, key, words) in rules {
-        let error = with_tasks(from, to).expect_err(&format!("`{to}` must be refused"));
-        assert_eq!(error.key, key, "{error}");
-        assert!(error.message.contains(words), "`{words}` is missing in: {error}");
-        assert!(error.place.is_some(), "no place in: {error}");
-    }
+    each_names_its_key(&rules, |from, to| with_tasks(from, to).expect_err(&format!("`{to}` must be refused")));
     for (to, words) in
         [("to: onnx", "one of hf, lavis"), ("form: hf", "max_shard_bytes"), ("to: hf\n  part: half", "qformer")]
     {

@@ -1,7 +1,7 @@
 //! The agent's life: register, ask for work, do it, ask again, until the run is over or it is told to leave.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use quern_proto::client::ClientOptions;
@@ -17,6 +17,7 @@ use crate::faults::Script;
 use crate::gang::Gang;
 use crate::heartbeat::{Board, Heartbeats};
 use crate::outbox::Outbox;
+use crate::post::{Post, noted, raise_on_leave};
 use crate::shard::{Mill, ShardEnd};
 use crate::spans;
 use crate::tasks::Tasks;
@@ -224,15 +225,13 @@ async fn live(
             Some(Work::World(invitation)) => {
                 // CapFilt is over: its models make room.
                 member.mill.unload();
-                let gang = Gang {
-                    connection,
-                    member: &member.membership,
-                    recipe: &member.recipe,
-                    device: member.device,
-                    board: &board,
-                    leave: leave.clone(),
-                };
+                let gang = Gang(post(connection, member, &board, &leave));
                 gang.take_part(invitation.generation, &member.listener).instrument(turn).await?;
+            }
+            Some(Work::Task(task)) => {
+                member.mill.unload();
+                let tasks = Tasks { post: post(connection, member, &board, &leave), script: &options.script };
+                tasks.carry_out(task).instrument(turn).await?;
             }
             Some(Work::Finished(finished)) if finished.succeeded => return Ok(Stint::Finished),
             Some(Work::Finished(finished)) => return Err(AgentError::RunFailed(finished.message)),
@@ -240,23 +239,27 @@ async fn live(
                 tracing::info!(reason = released.reason, "moving on to another run");
                 return Ok(Stint::Released);
             }
-            Some(Work::Task(task)) => {
-                member.mill.unload();
-                let tasks = Tasks {
-                    connection,
-                    member: &member.membership,
-                    recipe: &member.recipe,
-                    device: member.device,
-                    board: &board,
-                    leave: leave.clone(),
-                    script: &options.script,
-                };
-                tasks.carry_out(task).instrument(turn).await?;
-            }
             // Told to leave meanwhile, it sees so at once.
             Some(Work::Wait(wait)) => drop(pause(wait, &mut leave).await),
             None => return Err(AgentError::Setup("the coordinator's answer to Lease is empty".into())),
         }
+    }
+}
+
+/// Where the worker stands for work that is no shard.
+fn post<'a>(
+    connection: &'a Connection,
+    member: &'a Registered,
+    board: &'a Arc<Board>,
+    leave: &watch::Receiver<bool>,
+) -> Post<'a> {
+    Post {
+        connection,
+        member: &member.membership,
+        recipe: &member.recipe,
+        device: member.device,
+        board,
+        leave: leave.clone(),
     }
 }
 
@@ -301,14 +304,5 @@ async fn work_on_shard(
         })
         .instrument(spans::call!("fail", "Fail"))
         .await;
-    match answer {
-        Ok(_) | Err(CallError::Stale(_)) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-async fn raise_on_leave(mut leave: watch::Receiver<bool>, stop: Arc<AtomicBool>) {
-    if leave.wait_for(|leaving| *leaving).await.is_ok() {
-        stop.store(true, Ordering::SeqCst);
-    }
+    noted(answer)
 }

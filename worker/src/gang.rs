@@ -16,33 +16,19 @@ use quern_trainer::stage2::Beginning;
 use quern_trainer::training::{Control, Outcome};
 use quern_trainer::{TrainError, stage1, stage2};
 use tch::Device;
-use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
 
-use crate::connection::{CallError, Connection, Membership, PATIENCE};
+use crate::connection::{CallError, PATIENCE};
 use crate::error::AgentError;
-use crate::heartbeat::Board;
+use crate::post::{Post, noted};
 use crate::report::Reporter;
 
 /// How long one collective operation may take. A peer that dies is noticed at once; this bounds one that hangs. It leaves
 /// time for the slowest rank to load its models, and for rank 0 to wait for a coordinator that is being restarted.
 const COLLECTIVE_DEADLINE: Duration = PATIENCE.saturating_add(Duration::from_secs(60));
 
-/// What is needed to take part.
-pub struct Gang<'a> {
-    /// To the coordinator.
-    pub connection: &'a Connection,
-    /// This worker's.
-    pub member: &'a Membership,
-    /// The run's.
-    pub recipe: &'a Arc<Recipe>,
-    /// Where tensors live.
-    pub device: Device,
-    /// What the coordinator says meanwhile.
-    pub board: &'a Arc<Board>,
-    /// Turns true when the worker is told to leave.
-    pub leave: watch::Receiver<bool>,
-}
+/// A worker that takes part.
+pub struct Gang<'a>(pub Post<'a>);
 
 /// Why a generation ended early for this rank.
 enum Cause {
@@ -64,7 +50,7 @@ impl Gang<'_> {
             return Ok(());
         };
         tracing::info!(generation, rank = world.rank, ranks = world.addresses.len(), stage = world.stage, "training");
-        self.board.set_warm(&world.stage);
+        self.0.board.set_warm(&world.stage);
         let incarnation = world.incarnation;
         let listener =
             listener.try_clone().map_err(|e| AgentError::Setup(format!("cannot listen for the other ranks: {e}")))?;
@@ -72,15 +58,15 @@ impl Gang<'_> {
             return Ok(());
         };
         let reason = match &cause {
-            Cause::Stopped if *self.leave.borrow() || self.board.drained() => return Ok(()),
-            Cause::Stopped if self.board.paused() => "the run is paused",
+            Cause::Stopped if *self.0.leave.borrow() || self.0.board.drained() => return Ok(()),
+            Cause::Stopped if self.0.board.paused() => "the run is paused",
             Cause::Stopped => "another rank is leaving",
             Cause::World(reason) | Cause::Own(reason) => reason,
         };
         tracing::warn!(generation, reason, "this generation is over for this rank");
         if !matches!(cause, Cause::Own(_)) {
             // The rank that caused this knows more about it: let it be the first to say so.
-            let _ = tokio::time::timeout(self.member.heartbeat, self.board.generation_is_over(generation)).await;
+            let _ = tokio::time::timeout(self.0.member.heartbeat, self.0.board.generation_is_over(generation)).await;
         }
         self.say_that_it_is_over(generation, incarnation, reason).await?;
         match cause {
@@ -91,10 +77,11 @@ impl Gang<'_> {
 
     /// Waits until the world runs; `None` when this generation never will, or when the worker is leaving.
     async fn join(&self, generation: u64) -> Result<Option<World>, AgentError> {
-        let mut leave = self.leave.clone();
+        let mut leave = self.0.leave.clone();
         loop {
-            let request = JoinWorldRequest { credentials: Some(self.member.credentials.clone()), generation };
+            let request = JoinWorldRequest { credentials: Some(self.0.member.credentials.clone()), generation };
             let answer = self
+                .0
                 .connection
                 .call("JoinWorld", |mut client| {
                     let request = request.clone();
@@ -119,25 +106,25 @@ impl Gang<'_> {
         let generation = world.generation;
         let died = |e: JoinError| Cause::Own(format!("a thread of the training died: {e}"));
         let another = || Cause::World(format!("generation {generation} of the world is over"));
-        let mut leave = self.leave.clone();
-        let task = Task::of(&world, self.recipe).map_err(Cause::Own)?;
-        let mut reporter = Reporter::start(self.connection.clone(), self.member.credentials.clone(), &world, {
-            let (leave, board) = (self.leave.clone(), self.board.clone());
+        let mut leave = self.0.leave.clone();
+        let task = Task::of(&world, self.0.recipe).map_err(Cause::Own)?;
+        let mut reporter = Reporter::start(self.0.connection.clone(), self.0.member.credentials.clone(), &world, {
+            let (leave, board) = (self.0.leave.clone(), self.0.board.clone());
             move || *leave.borrow() || board.drained() || board.paused()
         });
-        let device = self.device;
+        let device = self.0.device;
         let connecting = spawn_blocking(move || connect(world, listener, device));
         let collective = tokio::select! {
             connected = connecting => connected.map_err(died)?.map_err(|e| cause_of(e.into()))?,
             // The thread ends by itself: the newer world's ranks tell it that it is stale.
-            _ = self.board.generation_is_over(generation) => return Err(another()),
+            _ = self.0.board.generation_is_over(generation) => return Err(another()),
             _ = leave.wait_for(|leaving| *leaving) => return Err(Cause::Stopped),
         };
-        let (recipe, world, mut control) = (self.recipe.clone(), collective.clone(), reporter.control());
+        let (recipe, world, mut control) = (self.0.recipe.clone(), collective.clone(), reporter.control());
         let mut training = spawn_blocking(move || task.run(&recipe, &*world, device, &mut control).map_err(cause_of));
         let outcome = tokio::select! {
             outcome = &mut training => outcome,
-            _ = self.board.generation_is_over(generation) => {
+            _ = self.0.board.generation_is_over(generation) => {
                 collective.abort();
                 training.await
             }
@@ -154,22 +141,20 @@ impl Gang<'_> {
 
     async fn say_that_it_is_over(&self, generation: u64, incarnation: u64, reason: &str) -> Result<(), AgentError> {
         let request = LeaveWorldRequest {
-            credentials: Some(self.member.credentials.clone()),
+            credentials: Some(self.0.member.credentials.clone()),
             generation,
             incarnation,
             reason: reason.to_owned(),
         };
         let answer = self
+            .0
             .connection
             .call("LeaveWorld", |mut client| {
                 let request = request.clone();
                 async move { client.leave_world(request).await }
             })
             .await;
-        match answer {
-            Ok(_) | Err(CallError::Stale(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        noted(answer)
     }
 }
 

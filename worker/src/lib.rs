@@ -17,6 +17,7 @@ pub mod gang;
 mod generation;
 pub mod heartbeat;
 pub mod outbox;
+pub mod post;
 pub mod report;
 pub mod shard;
 mod spans;

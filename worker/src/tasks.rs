@@ -10,30 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use quern_proto::{CommitTaskRequest, FailTaskRequest, TaskLease, TaskResult};
-use quern_recipes::Recipe;
-use tch::Device;
-use tokio::sync::watch;
 
-use crate::connection::{CallError, Connection, Membership};
+use crate::connection::CallError;
 use crate::error::AgentError;
 use crate::faults::Script;
-use crate::heartbeat::Board;
+use crate::post::{Post, noted, raise_on_leave};
 use job::Job;
 
-/// What is needed to do tasks.
+/// A worker that does tasks.
 pub struct Tasks<'a> {
-    /// To the coordinator.
-    pub connection: &'a Connection,
-    /// This worker's.
-    pub member: &'a Membership,
-    /// The run's.
-    pub recipe: &'a Arc<Recipe>,
-    /// Where tensors live.
-    pub device: Device,
-    /// What the coordinator says meanwhile.
-    pub board: &'a Arc<Board>,
-    /// Turns true when the worker is told to leave.
-    pub leave: watch::Receiver<bool>,
+    /// Where it stands.
+    pub post: Post<'a>,
     /// Scripted faults.
     pub script: &'a Script,
 }
@@ -46,9 +33,9 @@ impl Tasks<'_> {
     pub async fn carry_out(&self, lease: TaskLease) -> Result<(), AgentError> {
         tracing::info!(task = lease.task, checkpoint = lease.checkpoint, "a task of the run");
         let stop = Arc::new(AtomicBool::new(false));
-        self.board.begin_task(stop.clone());
+        self.post.board.begin_task(stop.clone());
         let result = self.result(&lease, &stop).await;
-        self.board.end();
+        self.post.board.end();
         match result {
             Ok(result) => self.commit(lease, result).await,
             Err(_) if stop.load(Ordering::SeqCst) => Ok(()),
@@ -58,9 +45,9 @@ impl Tasks<'_> {
 
     /// What comes of it, made on a thread of its own: tensor arithmetic must not hold up heartbeats.
     async fn result(&self, lease: &TaskLease, stop: &Arc<AtomicBool>) -> Result<TaskResult, String> {
-        let mut leave = self.leave.clone();
+        let mut leave = self.post.leave.clone();
         if let Some(delay) = self.script.task_delay() {
-            let _ = tokio::time::timeout(delay, told_to_leave(&mut leave)).await;
+            let _ = tokio::time::timeout(delay, leave.wait_for(|leaving| *leaving)).await;
         }
         if *leave.borrow() {
             stop.store(true, Ordering::SeqCst);
@@ -68,30 +55,26 @@ impl Tasks<'_> {
         }
         let job = Job {
             lease: lease.clone(),
-            recipe: self.recipe.clone(),
-            device: self.device,
+            recipe: self.post.recipe.clone(),
+            device: self.post.device,
             stop: stop.clone(),
             script: self.script.clone(),
         };
-        let mut thread = tokio::task::spawn_blocking(move || job.run());
-        let result = tokio::select! {
-            result = &mut thread => result,
-            () = told_to_leave(&mut leave) => {
-                stop.store(true, Ordering::SeqCst);
-                thread.await
-            }
-        };
+        let watcher = tokio::spawn(raise_on_leave(leave, stop.clone()));
+        let result = tokio::task::spawn_blocking(move || job.run()).await;
+        watcher.abort();
         result.unwrap_or_else(|error| Err(format!("the task's thread died: {error}")))
     }
 
     async fn commit(&self, lease: TaskLease, result: TaskResult) -> Result<(), AgentError> {
         let request = CommitTaskRequest {
-            credentials: Some(self.member.credentials.clone()),
+            credentials: Some(self.post.member.credentials.clone()),
             task: lease.task.clone(),
             token: lease.token,
             result: Some(result),
         };
         let answer = self
+            .post
             .connection
             .call("CommitTask", |mut client| {
                 let request = request.clone();
@@ -114,26 +97,16 @@ impl Tasks<'_> {
 
     async fn fail(&self, lease: TaskLease, reason: String) -> Result<(), AgentError> {
         tracing::warn!(task = lease.task, reason, "the task can't be done");
-        let credentials = Some(self.member.credentials.clone());
+        let credentials = Some(self.post.member.credentials.clone());
         let request = FailTaskRequest { credentials, task: lease.task, token: lease.token, reason };
         let answer = self
+            .post
             .connection
             .call("FailTask", |mut client| {
                 let request = request.clone();
                 async move { client.fail_task(request).await }
             })
             .await;
-        match answer {
-            Ok(_) | Err(CallError::Stale(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// Returns when the worker is told to leave.
-async fn told_to_leave(leave: &mut watch::Receiver<bool>) {
-    if leave.wait_for(|leaving| *leaving).await.is_err() {
-        // Nobody is left to say so.
-        std::future::pending().await
+        noted(answer)
     }
 }

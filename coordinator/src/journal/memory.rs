@@ -47,9 +47,9 @@ impl MemoryJournal {
         self.shared().appends
     }
 
-    /// Another journal with the same records, of which neither hears what is appended to the other.
+    /// Another journal with the same records and no snapshot; neither hears what is appended to the other.
     #[cfg(test)]
-    pub(crate) fn copy(&self) -> MemoryJournal {
+    pub(crate) fn without_snapshot(&self) -> MemoryJournal {
         let records = self.shared().records.clone();
         MemoryJournal(Arc::new(Mutex::new(Shared { records, ..Shared::default() })))
     }

@@ -1,12 +1,12 @@
 //! The ledger over a journal that fails when it is told to, with time that stands still unless told to go on.
 
 use quern_machine::{
-    Call, Caller, Finished, PartSummary, Record, Refusal, Registration, ShardId, ShardPlan, ShardToken, Work, WorkerId,
+    Call, Caller, Finished, PartSummary, Refusal, Registration, ShardId, ShardPlan, ShardToken, Work, WorkerId,
 };
 
 use super::*;
 use crate::clock::ScriptedClock;
-use crate::journal::{Journal, MemoryJournal, Snapshot};
+use crate::journal::{Journal, MemoryJournal};
 use crate::secrets;
 
 const CONFIG: Config = Config::new(100, 3);
@@ -277,27 +277,6 @@ async fn watchers_see_every_change_and_versions_rise_over_restarts() {
     assert!(bench.restart().status().version > registered.version);
 }
 
-/// A journal that says nothing of its snapshot.
-struct Forgetful(MemoryJournal);
-
-impl Journal for Forgetful {
-    fn snapshot(&mut self) -> Result<Option<Snapshot>, JournalError> {
-        Ok(None)
-    }
-
-    fn replay(&mut self, after: u64, absorb: &mut dyn FnMut(Record)) -> Result<(), JournalError> {
-        self.0.replay(after, absorb)
-    }
-
-    fn append(&mut self, records: &[&Record]) -> Result<(), JournalError> {
-        self.0.append(records)
-    }
-
-    fn keep_snapshot(&mut self, _: &Snapshot) -> Result<(), JournalError> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_start_over_a_snapshot_reads_no_further_back_and_comes_to_the_same() {
     let mut take = |known: &Machine| Ok(Taken { incarnation: known.incarnation().next(), behind: false });
@@ -317,8 +296,7 @@ async fn a_start_over_a_snapshot_reads_no_further_back_and_comes_to_the_same() {
         journal = used;
 
         let known = journal.lines().len() as u64;
-        let copied = journal.copy();
-        let over_all = Keeper::open(CONFIG, Box::new(Forgetful(copied)), 1, 7, &mut take).unwrap();
+        let over_all = Keeper::open(CONFIG, Box::new(journal.without_snapshot()), 1, 7, &mut take).unwrap();
         drop(Keeper::open(CONFIG, Box::new(journal.clone()), 1, 7, &mut take).unwrap());
         assert_eq!(journal.snapshot().unwrap().unwrap().records(), known, "start {start}");
         // A start was added to the records, which the snapshot doesn't have.

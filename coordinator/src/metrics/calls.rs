@@ -11,8 +11,7 @@ use tonic::{Code, Status};
 
 use super::CoordinatorMetrics;
 use super::page::{Page, of};
-
-const SERVICE: &str = "/quern.v1.Coordinator/";
+use crate::access::SERVICE;
 
 /// The calls of the protocol. What isn't one is counted as the last: strangers make up no labels.
 const METHODS: [&str; 19] = [

@@ -1,7 +1,7 @@
 //! The coordinator's process: the production keeper, its inbox, its clock, its chores and its deaths.
 
 use quern_coordinator::JournalError;
-use quern_coordinator::simulation::{CallError, Job, Keeper, Taken};
+use quern_coordinator::simulation::{CallError, Job, Keeper, Taken, knows_less};
 use quern_machine::{Answer, Control, Event, Incarnation, Machine, ShardId, ShardPlan, UnreadableFile};
 use quern_sim_checker::{Told, Verdict};
 
@@ -59,9 +59,7 @@ impl Cluster {
         let mut take = |known: &Machine| {
             *last = known.incarnation().0.max(*last) + 1;
             let incarnation = Incarnation(*last);
-            // As the production code judges it: decision 0012.
-            let kept = known.kept_acceptances();
-            let is_set_back = batches.iter().any(|(of, first)| *of == known.incarnation() && *first >= kept);
+            let is_set_back = knows_less(known.incarnation(), known.kept_acceptances(), batches.iter().copied());
             Ok(Taken { incarnation, behind: incarnation != known.incarnation().next() || is_set_back })
         };
         self.checker.process_starts();

@@ -191,17 +191,11 @@ impl Disk {
         let mut tape = lock(&self.tape);
         (tape.fault, tape.died, tape.replayed) = (None, false, None);
         if let Medium::Sqlite(storage) = &mut self.medium {
-            let state = {
-                let disk = storage.disk();
-                (disk.is_full, disk.is_unreadable, disk.is_lying)
-            };
             *storage = match power_cut {
                 None => storage.after_kill(),
                 Some(dice) => storage.after_power_cut(dice),
             };
-            let mut disk = storage.disk();
-            (disk.is_full, disk.is_unreadable, disk.is_lying) = state;
-            tape.is_set_back |= disk.is_betrayed();
+            tape.is_set_back |= storage.disk().is_betrayed();
         }
     }
 

@@ -1,5 +1,6 @@
 //! The simulated disk: what a process that dies within an append leaves behind.
 
+use quern_coordinator::JournalError;
 use quern_coordinator::simulation::{Journal, RunIdentity, SqliteJournal};
 use quern_machine::{Record, WorkerId};
 use quern_sim::dice::Dice;
@@ -9,9 +10,13 @@ fn record(id: u64) -> Record {
     Record::WorkerLost { worker: WorkerId(id) }
 }
 
-fn open(storage: &Storage) -> SqliteJournal {
+fn try_open(storage: &Storage) -> Result<SqliteJournal, JournalError> {
     let run = RunIdentity { recipe_hash: "simulated".into(), output: "simulated".into() };
-    let mut journal = SqliteJournal::open_through(Storage::VFS, &storage.path("run.journal"), &run).expect("it opens");
+    SqliteJournal::open_through(Storage::VFS, &storage.path("run.journal"), &run)
+}
+
+fn open(storage: &Storage) -> SqliteJournal {
+    let mut journal = try_open(storage).expect("it opens");
     journal.replay(0, &mut |_| {}).expect("it can be read");
     journal
 }
@@ -71,8 +76,7 @@ fn when_a_sync_lies_a_power_cut_leaves_what_was_there_before_or_damage_that_show
         let after = storage.after_power_cut(&mut Dice::new(seed));
         drop(journal);
         betrayed += u64::from(after.disk().is_betrayed());
-        let run = RunIdentity { recipe_hash: "simulated".into(), output: "simulated".into() };
-        let opened = SqliteJournal::open_through(Storage::VFS, &after.path("run.journal"), &run);
+        let opened = try_open(&after);
         let mut found = Vec::new();
         if opened.and_then(|mut journal| journal.replay(0, &mut |record| found.push(record))).is_ok() {
             assert!(found.iter().cloned().eq((1..).map(record).take(found.len())), "seed {seed}: {found:?}");

@@ -1,12 +1,12 @@
 //! One task: made in a folder of this machine's own, then put into the output's folder that is called by its content.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use quern_capfilt::{Manifest, ResultFiles};
-use quern_corpus::store::{self, Folder};
+use quern_corpus::store::{self, Folder, StoreError};
 use quern_models::generate::{BeamScore, GenerationOptions, Strategy};
 use quern_proto::{TaskLease, TaskResult};
 use quern_recipes::{CaptionEvaluation, Recipe};
@@ -117,22 +117,18 @@ impl Job {
 
     /// Puts the files of `made` into the output; gives their folder there and their digest.
     fn publish(&self, made: &Path, kind: &str) -> Result<(String, String), String> {
-        let read = |path: &Path| fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()));
-        let names = files_below(made)?;
-        let mut files = ResultFiles::default();
-        for name in &names {
-            files.add(name, &read(&made.join(name))?);
-        }
+        let said = |error: StoreError| error.to_string();
+        let (runtime, output) = (runtime()?, self.output()?);
+        let made = store::open(&made.to_string_lossy()).map_err(said)?;
+        let files = runtime.block_on(ResultFiles::read(&made, "")).map_err(said)?;
         let digest = files.digest();
         let path = format!("{kind}/{digest}");
-        let (runtime, output) = (runtime()?, self.output()?);
-        for name in &names {
+        for name in files.names() {
             if self.stop.load(Ordering::SeqCst) {
                 return Err("it was told to stop".into());
             }
-            let content = read(&made.join(name))?;
-            let name = format!("{path}/{name}");
-            runtime.block_on(output.put(&name, content.into())).map_err(|error| error.to_string())?;
+            let copied = async { output.put(&format!("{path}/{name}"), made.get(name).await?).await };
+            runtime.block_on(copied).map_err(said)?;
             self.script.wrote_a_file();
         }
         Ok((path, digest))
@@ -160,24 +156,6 @@ fn caption_options(section: &CaptionEvaluation) -> CaptionOptions {
         // Beams draw nothing.
         seed: 0,
     }
-}
-
-/// The files below a folder, by their names within it, in order.
-fn files_below(folder: &Path) -> Result<Vec<String>, String> {
-    let refused = |path: &Path, error: &std::io::Error| format!("cannot read {}: {error}", path.display());
-    let mut names = Vec::new();
-    let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
-    while let Some(here) = folders.pop() {
-        for entry in fs::read_dir(&here).map_err(|error| refused(&here, &error))? {
-            let path = entry.map_err(|error| refused(&here, &error))?.path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => names.push(path.strip_prefix(folder).expect("it is below").to_string_lossy().into_owned()),
-            }
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

@@ -122,6 +122,7 @@ impl Checker {
             self.note_time(now_ms, record)?;
             self.match_offer(record)?;
             self.ledger.absorb(record, &self.terms).map_err(|what| format!("{what}, in {record:?}"))?;
+            self.accepted.extend(self.acceptance(record));
             self.records.push(record.clone());
             self.before.add(record, &self.ledger);
         }
@@ -224,14 +225,13 @@ impl Checker {
     }
 
     /// Only what a worker offered, under the very token that it was given, may be accepted.
-    fn match_offer(&mut self, record: &Record) -> Verdict {
+    fn match_offer(&self, record: &Record) -> Verdict {
         match record {
             Record::AcceptancesRead { acceptances } => {
                 let foreign = acceptances.iter().find(|acceptance| !self.accepted.contains(acceptance));
                 ensure(foreign.is_none(), || format!("{foreign:?} is read, which nobody has accepted"))
             }
             Record::ShardCommitted { shard, epoch, part } => {
-                self.accepted.insert(Acceptance::Part { shard: shard.clone(), part: part.clone() });
                 let grant = self.ledger.grant(*epoch).ok_or_else(|| format!("epoch {epoch} was never granted"))?;
                 let offered = self.offers.get(shard).into_iter().flatten().any(|(caller, call)| {
                     let Call::Commit { token, part: offered, .. } = call else { return false };
@@ -250,8 +250,6 @@ impl Checker {
                 ensure(offered, || format!("{result:?} is accepted, which nobody offered"))
             }
             Record::CheckpointAccepted { generation, step, path, digest, last } => {
-                let checkpoint = Checkpoint { step: *step, path: path.clone(), digest: digest.clone() };
-                self.accepted.insert(Acceptance::Checkpoint { stage: self.ledger.stage(), checkpoint });
                 let world = self.ledger.world.as_ref().ok_or("a checkpoint is accepted without a world")?;
                 ensure(world.token.generation == *generation, || {
                     format!("a checkpoint of generation {generation} is accepted in {:?}", world.token)
@@ -269,6 +267,20 @@ impl Checker {
                 })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What a record accepts that is to be written beside the output.
+    fn acceptance(&self, record: &Record) -> Option<Acceptance> {
+        match record {
+            Record::ShardCommitted { shard, part, .. } => {
+                Some(Acceptance::Part { shard: shard.clone(), part: part.clone() })
+            }
+            Record::CheckpointAccepted { step, path, digest, .. } => {
+                let checkpoint = Checkpoint { step: *step, path: path.clone(), digest: digest.clone() };
+                Some(Acceptance::Checkpoint { stage: self.ledger.stage(), checkpoint })
+            }
+            _ => None,
         }
     }
 

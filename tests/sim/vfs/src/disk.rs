@@ -166,21 +166,26 @@ impl Disk {
 
     /// The disk that the next process finds when this one is killed now: the cache outlives a process.
     pub(crate) fn after_kill(&mut self) -> Disk {
-        self.is_dead = true;
-        Disk { files: self.files.clone(), ..Disk::default() }
+        Disk { files: self.files.clone(), ..self.outlive() }
     }
 
     /// The disk that the next process finds when the power is cut now: each change that isn't durable is there, or isn't,
     /// or in part.
     pub(crate) fn after_power_cut(&mut self, chance: &mut dyn Chance) -> Disk {
-        self.is_dead = true;
-        let mut after = Disk::default();
+        let mut after = self.outlive();
         for (name, file) in &self.files {
             let (bytes, is_betrayed) = file.cut(chance);
             after.is_betrayed |= is_betrayed;
             after.files.insert(name.clone(), File { cached: bytes.clone(), durable: bytes, ..File::default() });
         }
         after
+    }
+
+    /// An empty disk on the same device, which is as full, unreadable and honest as before.
+    fn outlive(&mut self) -> Disk {
+        self.is_dead = true;
+        let Disk { is_full, is_unreadable, is_lying, .. } = *self;
+        Disk { is_full, is_unreadable, is_lying, ..Disk::default() }
     }
 
     fn strike(&mut self, is_it: impl Fn(Fault) -> bool) -> Option<Fault> {

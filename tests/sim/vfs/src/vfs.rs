@@ -105,7 +105,6 @@ struct Handle {
     name: String,
     /// Memory that connections to one database share: here one has it to itself.
     shared: Vec<Box<[u64]>>,
-    delete_on_close: bool,
 }
 
 /// What SQLite keeps of it: its own part first.
@@ -195,8 +194,7 @@ unsafe extern "C" fn open(
     if let Err(code) = code(lock(&disk).open(&name, flags & ffi::SQLITE_OPEN_CREATE != 0), ffi::SQLITE_CANTOPEN) {
         return code;
     }
-    let delete_on_close = flags & ffi::SQLITE_OPEN_DELETEONCLOSE != 0;
-    let handle = Box::into_raw(Box::new(Handle { disk, name, shared: Vec::new(), delete_on_close }));
+    let handle = Box::into_raw(Box::new(Handle { disk, name, shared: Vec::new() }));
     // SAFETY: as above; where the flags are to go is null or SQLite's own.
     unsafe {
         file.write(OpenFile { methods: &METHODS, handle });
@@ -259,11 +257,7 @@ unsafe extern "C" fn current_time(_: *mut ffi::sqlite3_vfs, out: *mut f64) -> c_
 
 unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
     // SAFETY: SQLite closes a file once, and does nothing with it afterwards.
-    let handle = unsafe { Box::from_raw((*file.cast::<OpenFile>()).handle) };
-    if handle.delete_on_close {
-        // A file that can't be deleted stays, as on a disk.
-        let _ = lock(&handle.disk).delete(&handle.name);
-    }
+    drop(unsafe { Box::from_raw((*file.cast::<OpenFile>()).handle) });
     ffi::SQLITE_OK
 }
 
