@@ -271,12 +271,17 @@ impl Case {
         Ok(Case { folder, recipe, recipe_path, journal, shards })
     }
 
-    /// A coordinator that has planned the corpus and knows of no run before.
+    /// A coordinator that has planned the corpus and knows of no run before, neither from a journal nor from what is beside
+    /// the output.
     async fn start(&self) -> anyhow::Result<Process> {
         for entry in std::fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("journal.sqlite")) {
-                std::fs::remove_file(path)?;
+            let is_called =
+                |prefix: &str| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+            if is_called("journal.sqlite") {
+                std::fs::remove_file(&path)?;
+            } else if is_called("out") {
+                std::fs::remove_dir_all(&path)?;
             }
         }
         let coordinator = Process::start(&self.recipe_path, &self.journal).await?;
