@@ -51,6 +51,17 @@ impl ImageTransform {
         Tensor::from_slice(pixels).view([-1, 3, i64::from(height), i64::from(width)])
     }
 
+    /// Pixels `[images, 3, H, W]` as `fill` writes them, image after image, into memory that holds anything; and what it says.
+    pub fn filled<T>(&self, images: usize, fill: impl FnOnce(&mut [f32]) -> T) -> (Tensor, T) {
+        let (width, height) = self.config.output_size();
+        let size = [images as i64, 3, i64::from(height), i64::from(width)];
+        let pixels = Tensor::empty(size, (Kind::Float, Device::Cpu));
+        // SAFETY: a new contiguous tensor of so many floats, which nobody else knows; any bits are a float.
+        let numbers = unsafe { std::slice::from_raw_parts_mut(pixels.data_ptr().cast(), pixels.numel()) };
+        let said = fill(numbers);
+        (pixels, said)
+    }
+
     /// The training transform with these draws; where the recipe augments nothing, the evaluation transform.
     pub fn train(&self, image: &RgbImage, draws: &Keyed, out: &mut [f32]) {
         if self.is_constant() {

@@ -9,6 +9,9 @@ use std::ops::Range;
 
 use super::RgbImage;
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 const PRECISION_BITS: u32 = 22;
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 /// The kernel is zero from this distance on.
@@ -150,19 +153,12 @@ fn resample(view: View<'_>, horizontal: &Axis, vertical: &Axis, output: &mut [u8
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2, as was just asked.
-        unsafe { resample_avx2(view, horizontal, vertical, output) };
+        unsafe { avx2::resample(view, horizontal, vertical, output) };
         return;
     }
     resample_passes(view, horizontal, vertical, output);
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn resample_avx2(view: View<'_>, horizontal: &Axis, vertical: &Axis, output: &mut [u8]) {
-    resample_passes(view, horizontal, vertical, output);
-}
-
-#[inline(always)]
 fn resample_passes(view: View<'_>, horizontal: &Axis, vertical: &Axis, output: &mut [u8]) {
     let row_bytes = horizontal.bounds.len() * 3;
     let needed = vertical.inputs();
@@ -180,14 +176,12 @@ fn resample_passes(view: View<'_>, horizontal: &Axis, vertical: &Axis, output: &
 }
 
 /// Bytes to four lanes per pixel, so that a pixel is a vector.
-#[inline(always)]
 fn widen(row: &[u8], pixels: &mut [[i32; 4]]) {
     for (pixel, bytes) in pixels.iter_mut().zip(row.chunks_exact(3)) {
         *pixel = [i32::from(bytes[0]), i32::from(bytes[1]), i32::from(bytes[2]), 0];
     }
 }
 
-#[inline(always)]
 fn horizontal_pass(pixels: &[[i32; 4]], axis: &Axis, output: &mut [u8]) {
     for ((first, weights), output) in axis.taps().zip(output.chunks_exact_mut(3)) {
         let mut sums = [HALF; 4];
@@ -203,7 +197,6 @@ fn horizontal_pass(pixels: &[[i32; 4]], axis: &Axis, output: &mut [u8]) {
 }
 
 /// One output row from as many rows as there are weights.
-#[inline(always)]
 fn vertical_pass(rows: &[u8], weights: &[i32], sums: &mut [i32], output: &mut [u8]) {
     sums.fill(HALF);
     for (&weight, row) in weights.iter().zip(rows.chunks_exact(output.len())) {
@@ -270,12 +263,22 @@ mod tests {
         }
     }
 
-    #[test]
-    fn all_instruction_sets_give_the_same_bytes() {
-        let image = noise(61, 47, 3);
-        let (horizontal, vertical) = (Axis::new(61, 24, 0..24), Axis::new(47, 90, 0..90));
-        let mut plain = vec![0; 24 * 90 * 3];
-        resample_passes(View::of(&image), &horizontal, &vertical, &mut plain);
-        assert_eq!(resize_bicubic(&image, 24, 90).pixels, plain);
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn all_instruction_sets_give_the_same_bytes(
+            from in (1u32..90, 1u32..90), to in (1u32..60, 1u32..60), extreme: bool, seed: u64
+        ) {
+            let mut image = noise(from.0, from.1, seed);
+            if extreme {
+                image.pixels.iter_mut().for_each(|byte| *byte = if *byte < 128 { 0 } else { 255 });
+            }
+            let horizontal = Axis::new(from.0 as usize, to.0, 0..to.0);
+            let vertical = Axis::new(from.1 as usize, to.1, 0..to.1);
+            let mut plain = vec![0; (to.0 * to.1 * 3) as usize];
+            resample_passes(View::of(&image), &horizontal, &vertical, &mut plain);
+            prop_assert_eq!(resize_bicubic(&image, to.0, to.1).pixels, plain);
+        }
     }
 }
