@@ -1,6 +1,6 @@
 # `make demo` and `make test` set everything up by themselves; see README.md.
 SHELL := /bin/bash
-.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt bench-coordinator zoo deny ui monitoring
+.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt bench-coordinator bench-loader zoo deny ui monitoring
 
 # System packages, .venv with the pinned torch, links in .deps/. Idempotent and quick the second time.
 setup:
@@ -71,6 +71,12 @@ bench-coordinator:
 	@scripts/setup.sh --bench
 	cargo build --release -p quern-bench-coordinator
 	target/release/bench-coordinator $(BENCH_FLAGS)
+
+# Rows decoded and transformed per second against PyTorch's DataLoader with Pillow and torchvision, in alternation.
+bench-loader: setup-dev
+	@scripts/setup.sh --bench
+	cargo build --release -p quern-bench-loader -p quern-cli -p quern-worker
+	.venv/bin/python benches/loader/run.py
 
 # Images per second against the script that a Hugging Face user writes, in alternation: base size, then large.
 bench-capfilt: setup-dev

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets a checkout up: system packages, `.venv` with the pinned wheels, and stable links in `.deps/`.
 # Idempotent; the second run takes well under a second. With `--dev` it also installs what zoo/train.py,
-# tests/parity, tests/k8s, tests/ui, tests/monitoring and the Python side of the tests need, with `--bench` PostgreSQL for the coordinator's bench.
+# tests/parity, tests/k8s, tests/ui, tests/monitoring and the Python side of the tests need, with `--bench` the benches' peers:
+# PostgreSQL and torchvision.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,6 +30,7 @@ command -v cargo >/dev/null || die "no Rust toolchain; install one from https://
 # 2. The wheels.
 wanted=(requirements.txt)
 [ "${1:-}" = "--dev" ] && wanted+=(requirements-dev.txt)
+[ "${1:-}" = "--bench" ] && wanted+=(requirements-bench.txt)
 [ -x .venv/bin/pip ] || python3 -m venv .venv # again, if it was interrupted
 for file in "${wanted[@]}"; do
   stamp=".venv/.installed-$file"

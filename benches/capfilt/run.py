@@ -3,45 +3,23 @@
 the same sampling, data type and threads. `make bench-capfilt`; docs/benchmarks.md has the figures."""
 
 import argparse
-import io
 import json
-import random
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numpy
-import pyarrow
-import pyarrow.parquet as pq
 import torch
-from PIL import Image
 
 import models
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benches"))
+import alternation  # noqa: E402
+import photographs  # noqa: E402
+
 CANDIDATES = 10
 SAMPLING = dict(top_p=0.9, min_length=5, max_length=20, repetition_penalty=1.1)
-
-
-def make_corpus(folder, images):
-    """Photographs of nothing: smooth noise of 512 x 384, as JPEG, with a caption of made-up words each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{images}.parquet"
-    if path.exists():
-        return path
-    dice, noise, known = random.Random(1), numpy.random.default_rng(1), models.words(20_000)
-    rows = {"key": [], "jpg": [], "caption": []}
-    for index in range(images):
-        small = Image.fromarray(noise.integers(0, 256, (24, 32, 3), dtype=numpy.uint8))
-        encoded = io.BytesIO()
-        small.resize((512, 384), Image.Resampling.BICUBIC).save(encoded, "JPEG", quality=90)
-        rows["key"].append(f"{index:09}")
-        rows["jpg"].append(encoded.getvalue())
-        rows["caption"].append(" ".join(dice.choices(known, k=10)))
-    pq.write_table(pyarrow.table(rows), path)
-    return path
 
 
 def write_recipe(path, corpus, captioner, ranker, batch, dtype):
@@ -54,39 +32,6 @@ def write_recipe(path, corpus, captioner, ranker, batch, dtype):
         f"  precision: {{ captioner: {precision}, ranker: {precision} }}\n  sampling: {{ {sampling} }}\n"
     )
     return path
-
-
-class Side:
-    """A process that does a round per line."""
-
-    def __init__(self, name, command):
-        self.name = name
-        self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.about = self.answer()
-        self.rounds = []
-
-    def answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"{self.name} ended with {self.process.wait()}")
-        return json.loads(line)
-
-    def round(self):
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        result = self.answer()
-        self.rounds.append(result)
-        return result["images"] / result["seconds"]
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-    def rate(self):
-        return statistics.median(round["images"] / round["seconds"] for round in self.rounds)
-
-    def tokens(self):
-        return statistics.mean(round["tokens_per_caption"] for round in self.rounds)
 
 
 def matmul_rate(threads, dtype):
@@ -117,29 +62,25 @@ def main():
     parser.add_argument("--folder", type=Path, default=ROOT / "out/bench-capfilt")
     arguments = parser.parse_args()
     captioner, ranker = models.make(arguments.folder / "models", arguments.size)
-    corpus = make_corpus(arguments.folder / f"corpus-{arguments.images}", arguments.images)
+    corpus = photographs.write(arguments.folder / f"corpus-{arguments.images}", arguments.images, models.words(20_000))
     recipe = write_recipe(arguments.folder / "recipe.yaml", corpus, captioner, ranker, arguments.batch, arguments.dtype)
     peak = matmul_rate(arguments.threads, getattr(torch, arguments.dtype))
 
-    ours = Side("quern", [ROOT / "target/release/bench-capfilt", recipe, "--threads", arguments.threads])
+    ours = alternation.Side("quern", [ROOT / "target/release/bench-capfilt", recipe, "--threads", arguments.threads])
     peer = [sys.executable, ROOT / "benches/peers/capfilt_hf.py", "--captioner", captioner, "--ranker", ranker]
     peer += ["--parquet", corpus, "--candidates", CANDIDATES, "--sampling", json.dumps(SAMPLING)]
     peer += ["--threads", arguments.threads, "--dtype", arguments.dtype, "--batch-sizes", arguments.peer_batch_sizes]
-    theirs = Side("the Hugging Face script", peer)
+    theirs = alternation.Side("the Hugging Face script", peer)
     print(f"{arguments.size}, {arguments.dtype}, {ours.about['device']}, {arguments.threads} threads, {arguments.images} images a round")
     rates = ", ".join(f"{size}: {rate:.3f}" for size, rate in theirs.about["rates"].items())
     print(f"the script's images/s by batch size: {rates}; it takes {theirs.about['batch']}", flush=True)
-    ratios = []
-    for number in range(1, arguments.rounds + 1):
-        ratios.append(ours.round() / theirs.round())
-        last = [side.rounds[-1]["images"] / side.rounds[-1]["seconds"] for side in (ours, theirs)]
-        print(f"round {number}: quern {last[0]:.3f} images/s, the script {last[1]:.3f}, ratio {ratios[-1]:.2f}", flush=True)
+    ratios = alternation.alternate(ours, theirs, arguments.rounds)
     for side in (ours, theirs):
-        side.end()
+        tokens = statistics.mean(round["tokens_per_caption"] for round in side.rounds)
         # A made-up word is 1.7 CLIP tokens on the average; start and end come on top.
-        needed = models.flops(arguments.size, side.tokens(), 1.7 * side.tokens() + 2, CANDIDATES)
+        needed = models.flops(arguments.size, tokens, 1.7 * tokens + 2, CANDIDATES)
         share = side.rate() * needed / peak
-        print(f"{side.name}: {side.rate():.3f} images/s, {side.tokens():.1f} tokens per caption, {share:.0%} of {peak / 1e9:.0f} GFLOP/s")
+        print(f"{side.name}: {side.rate():.3f} images/s, {tokens:.1f} tokens per caption, {share:.0%} of {peak / 1e9:.0f} GFLOP/s")
     print(f"ratio: {statistics.median(ratios):.2f}")
 
 

@@ -10,6 +10,7 @@ pub mod export;
 pub mod generate;
 pub mod language;
 pub mod layers;
+pub mod memory;
 pub mod opt;
 pub mod patches;
 pub mod pre_norm;

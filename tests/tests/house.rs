@@ -38,7 +38,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("quern-sim-vfs", &[]),
     ("quern-sim", &["quern-machine", "quern-coordinator", "quern-sim-checker", "quern-sim-vfs"]),
     ("quern-bench-coordinator", &["quern-recipes", "quern-coordinator", "quern-corpus", "quern-proto"]),
-    ("quern-bench-capfilt", &["quern-recipes", "quern-corpus", "quern-capfilt", "quern-capfilt-engine"]),
+    (
+        "quern-bench-capfilt",
+        &["quern-recipes", "quern-corpus", "quern-models", "quern-capfilt", "quern-capfilt-engine"],
+    ),
+    ("quern-bench-loader", &["quern-recipes", "quern-models", "quern-trainer"]),
     (
         "quern-cli",
         &["quern-recipes", "quern-coordinator", "quern-capfilt", "quern-corpus", "quern-proto", "quern-telemetry"],
@@ -57,6 +61,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "quern-worker",
             "quern-tests",
             "quern-bench-capfilt",
+            "quern-bench-loader",
         ],
     ),
     (

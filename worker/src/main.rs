@@ -69,6 +69,7 @@ struct RunArguments {
 }
 
 fn main() -> ExitCode {
+    quern_models::memory::keep_freed_memory();
     let arguments = Arguments::parse();
     let outbox = Outbox::new(arguments.command.name());
     // Writes the log to standard error, and keeps it for the coordinator.

@@ -25,6 +25,7 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
+    quern_models::memory::keep_freed_memory();
     let Arguments { recipe, threads } = Arguments::parse();
     tch::set_num_threads(threads);
     let recipe = Recipe::read(&recipe)?;
