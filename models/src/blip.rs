@@ -2,7 +2,7 @@
 //!
 //! Reproduces Hugging Face `BlipForConditionalGeneration` (transformers 5.17), whose weights and `config.json` it
 //! reads. An image is encoded once; its cross-attention keys and values are computed once and shared by all of its
-//! captions, whose lanes are folded into the query dimension; captions that have ended leave the batch.
+//! captions, whose lanes are folded into the query dimension; where captions have ended, the next image's begin.
 
 use std::path::Path;
 
@@ -10,15 +10,17 @@ use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{CONFIG_FILE, Role, check_heads};
-use crate::generate::{self, BeamOptions, Beams, Constraints, Ends, SamplingOptions};
+use crate::generate::{self, BeamOptions, Beams, Constraints, Ends, SamplingOptions, SlotSampler, SlotShape};
 use crate::layers::{Activation, LayerNorm};
 use crate::patches::{PatchLayout, PatchTensors};
 use crate::pre_norm::{BlockShape, QkvTensors};
 use crate::tower::{Tower, TowerShape};
 use crate::weights::{Scope, Weights, WeightsError};
 
+mod slots;
 mod text;
 
+pub use slots::BlipSlots;
 pub use text::{BlipDecoder, ImageKeys, TextDecoder};
 
 /// `config.json`; absent fields have Hugging Face's defaults.
@@ -234,35 +236,50 @@ impl Blip {
         predicted.cross_entropy_loss::<Tensor>(&targets, None, tch::Reduction::Mean, -100, smoothing)
     }
 
+    /// Samples captions of images that come one after the other, as there is room. `prompt` is without BOS and end.
+    /// `options.max_length` may not exceed [`longest`](Blip::longest).
+    pub fn sampler(&self, shape: SlotShape, prompt: &[i64], options: &SamplingOptions) -> SlotSampler<BlipSlots<'_>> {
+        self.check_length(options.max_length);
+        let decoder = BlipSlots::new(&self.text_decoder, shape, options.max_length);
+        let device = self.text_decoder.device();
+        SlotSampler::new(decoder, shape, self.prompt_ids(prompt), self.ends(), *options, device)
+    }
+
     /// `captions_per_image` sampled captions of every image of `image_states [B, N, D]`, image by image, as ids
     /// without BOS, prompt, end and padding. `prompt` is without BOS and end.
     ///
     /// `uniforms(lane, step)` is the draw for the `step`-th generated token of lane `image · captions_per_image + caption`.
-    /// `options.max_length` may not exceed [`longest`](Blip::longest).
     pub fn nucleus(
         &self,
         image_states: &Tensor,
-        captions_per_image: i64,
+        captions_per_image: usize,
         prompt: &[i64],
         options: &SamplingOptions,
         uniforms: &mut dyn FnMut(usize, usize) -> f64,
     ) -> Vec<Vec<i64>> {
-        let ids = self.prompt_ids(image_states, prompt);
-        let mut decoder = self.decoder(image_states, options.max_length);
-        let sequences = generate::nucleus(&mut decoder, &ids, captions_per_image, self.ends(), options, uniforms);
-        self.strip(&sequences, prompt)
+        let images = image_states.size()[0] as usize;
+        let shape = SlotShape { slots: images, lanes: images * captions_per_image, copies: captions_per_image };
+        let mut sampler = self.sampler(shape, prompt, options);
+        let tags: Vec<usize> = (0..images).collect();
+        sampler.admit(&tags, image_states, &mut |image, copy, step| uniforms(image * captions_per_image + copy, step));
+        sampler.close();
+        let mut captions = vec![Vec::new(); images];
+        while !sampler.is_idle() {
+            sampler.step().into_iter().for_each(|(tag, texts)| captions[tag] = texts);
+        }
+        captions.into_iter().flatten().collect()
     }
 
     /// The most likely caption of every image, token by token: `[B, L]` with BOS and prompt, padded.
     pub fn greedy(&self, image_states: &Tensor, prompt: &[i64], constraints: &Constraints) -> Tensor {
         let mut decoder = self.decoder(image_states, constraints.max_length);
-        generate::greedy(&mut decoder, &self.prompt_ids(image_states, prompt), self.ends(), constraints)
+        generate::greedy(&mut decoder, &self.prompts(image_states, prompt), self.ends(), constraints)
     }
 
     /// The best caption of every image by beam search, with BOS, prompt and end.
     pub fn beam(&self, image_states: &Tensor, prompt: &[i64], options: &BeamOptions) -> Beams {
         let mut decoder = self.decoder(image_states, options.constraints.max_length);
-        generate::beam(&mut decoder, &self.prompt_ids(image_states, prompt), self.ends(), options)
+        generate::beam(&mut decoder, &self.prompts(image_states, prompt), self.ends(), options)
     }
 
     /// End and padding of captions.
@@ -277,17 +294,24 @@ impl Blip {
     }
 
     fn decoder(&self, image_states: &Tensor, max_length: i64) -> BlipDecoder<'_> {
-        let longest = self.longest();
-        assert!(max_length <= longest, "captions of {max_length} tokens, but the model's longest is {longest}");
+        self.check_length(max_length);
         let _no_grad = tch::no_grad_guard();
         BlipDecoder::new(&self.text_decoder, image_states, max_length)
     }
 
+    fn check_length(&self, max_length: i64) {
+        let longest = self.longest();
+        assert!(max_length <= longest, "captions of {max_length} tokens, but the model's longest is {longest}");
+    }
+
+    /// BOS and `prompt`.
+    fn prompt_ids(&self, prompt: &[i64]) -> Vec<i64> {
+        [&[self.config.text_config.bos_token_id], prompt].concat()
+    }
+
     /// BOS and `prompt` for every image: `[B, 1 + prompt]`.
-    fn prompt_ids(&self, image_states: &Tensor, prompt: &[i64]) -> Tensor {
-        let mut ids = vec![self.config.text_config.bos_token_id];
-        ids.extend_from_slice(prompt);
-        let ids = Tensor::from_slice(&ids).to_device(image_states.device()).unsqueeze(0);
+    fn prompts(&self, image_states: &Tensor, prompt: &[i64]) -> Tensor {
+        let ids = Tensor::from_slice(&self.prompt_ids(prompt)).to_device(image_states.device()).unsqueeze(0);
         ids.repeat([image_states.size()[0], 1])
     }
 }

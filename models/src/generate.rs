@@ -5,20 +5,21 @@
 //! sequences are padded. A draw is the inverse of the filtered distribution's cumulative sum, taken in id order, at a
 //! uniform that the caller keys; so a sequence depends on its own draws alone, not on what else is in the batch.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 mod beam;
 mod cache;
 mod draw;
 mod lanes;
 mod process;
-mod sampled;
+mod slots;
 mod strategy;
 
 pub use beam::{BeamOptions, BeamScore, Beams, beam};
-pub use cache::KvCache;
+pub use cache::{KvCache, LaneCache};
 pub use lanes::Lanes;
 pub use process::{Constraints, SamplingOptions, probabilities};
+pub use slots::{SlotDecoder, SlotSampler, SlotShape};
 pub use strategy::{GenerationOptions, Strategy};
 
 /// A model that continues sequences. A lane is one sequence; the lanes of an image are adjacent.
@@ -30,11 +31,6 @@ pub trait StepDecoder {
     fn fork(&mut self, copies: i64);
     /// Lane `i` goes on as what was lane `lanes[i]`, a lane of the same image; `lanes` is `[lanes]` of int64.
     fn reorder(&mut self, lanes: &Tensor);
-    /// Goes on with these lanes alone, which are in rising order, as lanes 0, 1, …; `false`: it can't, and goes on with all.
-    fn keep(&mut self, lanes: &[i64]) -> bool {
-        let _ = lanes;
-        false
-    }
 }
 
 /// The ids that end and pad sequences.
@@ -42,7 +38,7 @@ pub trait StepDecoder {
 pub struct Ends {
     /// Ends a sequence.
     pub eos: i64,
-    /// Fills a finished one.
+    /// Fills a finished one; an id of the vocabulary.
     pub pad: i64,
 }
 
@@ -71,30 +67,20 @@ pub fn nucleus(
     options: &SamplingOptions,
     uniforms: &mut dyn FnMut(usize, usize) -> f64,
 ) -> Tensor {
-    if prompt.device() == Device::Cpu {
-        return sampled::nucleus(decoder, prompt, copies, ends, options, uniforms);
-    }
     let (batch, prompt_length) = prompt.size2().expect("prompt [B, P]");
     let steps = (options.max_length - prompt_length).max(0);
     let draws = draws(uniforms, batch * copies, steps).to_device(prompt.device());
     extend(decoder, prompt, copies, ends, &options.constraints(), |scores, step| {
-        drawn(&options.filter(scores), &draws.narrow(0, step, 1))
+        draw::draw(scores, &draws.get(step), options)
     })
 }
 
-/// The id that each draw falls on: filtered `scores [lanes, vocab]`, `draws [1, lanes]` -> `[lanes]`.
-fn drawn(scores: &Tensor, draws: &Tensor) -> Tensor {
-    let cumulative = probabilities(scores).cumsum(-1, Kind::Double); // [lanes, vocab]
-    let level = draws.transpose(0, 1) * cumulative.narrow(-1, -1, 1);
-    cumulative.le_tensor(&level).sum_dim_intlist(-1, false, Kind::Int64)
-}
-
-/// `[steps, lanes]`; kept below one by more than rounding, so that a draw stays below the distribution's total.
+/// `[steps, lanes]`
 fn draws(uniforms: &mut dyn FnMut(usize, usize) -> f64, lanes: i64, steps: i64) -> Tensor {
     let mut draws = Vec::with_capacity((steps * lanes) as usize);
     for step in 0..steps as usize {
         for lane in 0..lanes as usize {
-            draws.push(uniforms(lane, step).min(1.0 - 1e-12));
+            draws.push(uniforms(lane, step));
         }
     }
     Tensor::from_slice(&draws).view([steps, lanes])

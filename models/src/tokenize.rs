@@ -225,15 +225,25 @@ impl Tokenizer {
     /// A batch filled up as `padding` says: ids and mask `[B, L]`, int64.
     pub fn encode_padded(&self, texts: &[impl AsRef<str>], max_length: usize, padding: Padding) -> (Tensor, Tensor) {
         let rows: Vec<Vec<i64>> = texts.iter().map(|text| self.encode(text.as_ref(), max_length)).collect();
+        let rows: Vec<&[i64]> = rows.iter().map(Vec::as_slice).collect();
         let length = match padding {
-            Padding::Longest | Padding::LongestLeft => rows.iter().map(Vec::len).max().unwrap_or(0),
+            Padding::Longest | Padding::LongestLeft => longest(&rows),
             Padding::MaxLength => max_length,
         };
+        self.fill_up(&rows, length, padding == Padding::LongestLeft)
+    }
+
+    /// Encoded texts filled up to the longest: ids and mask `[B, L]`, int64.
+    pub fn pad(&self, rows: &[&[i64]]) -> (Tensor, Tensor) {
+        self.fill_up(rows, longest(rows), false)
+    }
+
+    fn fill_up(&self, rows: &[&[i64]], length: usize, left: bool) -> (Tensor, Tensor) {
         let shape = [rows.len() as i64, length as i64];
         let mut ids = vec![self.pad; rows.len() * length];
         let mut mask = vec![0i64; rows.len() * length];
         for (index, row) in rows.iter().enumerate() {
-            let before = if padding == Padding::LongestLeft { length - row.len() } else { 0 };
+            let before = if left { length - row.len() } else { 0 };
             let start = index * length + before;
             ids[start..start + row.len()].copy_from_slice(row);
             mask[start..start + row.len()].fill(1);
@@ -364,6 +374,11 @@ fn read(path: &Path) -> Result<String, TokenizerError> {
 
 fn file_error(path: &Path, reason: String) -> TokenizerError {
     TokenizerError::File { path: path.to_path_buf(), reason }
+}
+
+/// The length of the longest of encoded texts.
+fn longest(rows: &[&[i64]]) -> usize {
+    rows.iter().map(|row| row.len()).max().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use futures::StreamExt;
 use quern_capfilt::{Part, PartRow, Provenance, Stage, encode_part};
-use quern_capfilt_engine::{Engine, pass_rows};
-use quern_corpus::reader::{RawRow, ReadError, read_rows};
+use quern_capfilt_engine::{Engine, EngineError, pass_shard};
+use quern_corpus::reader::{RawRow, ReadError, RowStream, read_rows};
 use quern_corpus::store::{self, StoreError};
 use quern_corpus::{ShardId, ShardSpec};
 use quern_proto::{CommitRequest, PartSummary, QuarantineReason, ShardLease};
 use quern_recipes::{Dataset, Recipe};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tracing::{Instrument, Span, info_span};
 
 use crate::connection::{CallError, Connection, Membership};
@@ -102,8 +104,7 @@ impl Mill {
         found.cloned().ok_or_else(missing)
     }
 
-    /// Reads the shard's rows in chunks of the recipe's batch, in order, and processes each chunk while the next is
-    /// read. Chunks are cut by row number alone.
+    /// Reads the shard's rows in order while those before are processed.
     async fn rows(
         &mut self,
         dataset: &Dataset,
@@ -116,63 +117,87 @@ impl Mill {
             Ok(stream) => stream,
             Err(error) => return Ok(Err(unreadable(error))),
         };
+        let engine = if dataset.capfilt { Some(self.engine().await?) } else { None };
         let chunk_rows = self.recipe.capfilt.as_ref().map_or(64, |capfilt| capfilt.batch_images as usize);
-        let mut rows = Vec::with_capacity(lease.rows as usize);
-        let mut chunk = Vec::with_capacity(chunk_rows);
+        let (sender, received) = mpsc::channel(chunk_rows);
+        let work = self.process(engine, received, lease.rows as usize, chunk_rows, stop, board);
+        let unread = self.send_rows(&mut stream, sender, chunk_rows, stop).await;
+        if unread.is_err() {
+            stop.store(true, Ordering::SeqCst);
+        }
+        let rows = work.await.map_err(|e| AgentError::Setup(format!("the thread of a shard died: {e}")))?;
+        let rows = rows.map_err(|e| AgentError::Setup(e.to_string()))?;
+        Ok(match unread {
+            Err(error) => Err(unreadable(error)),
+            Ok(()) if stop.load(Ordering::SeqCst) => Err(ShardEnd::Stopped),
+            Ok(()) => Ok(rows),
+        })
+    }
+
+    /// Hands the rows on in order, until the work on them ends or is told to stop.
+    async fn send_rows(
+        &self,
+        stream: &mut RowStream,
+        sender: mpsc::Sender<RawRow>,
+        chunk_rows: usize,
+        stop: &AtomicBool,
+    ) -> Result<(), ReadError> {
         let mut fetch = info_span!("fetch");
-        loop {
+        for sent in 1.. {
             let next = stream.next().instrument(fetch.clone()).await;
             if let Some(delay) = self.script.fetch_delay() {
                 tokio::time::sleep(delay).await;
             }
-            let over = next.is_none();
-            match next {
-                Some(Ok(row)) => chunk.push(row),
-                Some(Err(error)) => return Ok(Err(unreadable(error))),
-                None => {}
+            let Some(row) = next.transpose()? else { break };
+            if stop.load(Ordering::SeqCst) || sender.send(row).await.is_err() {
+                break;
             }
-            if stop.load(Ordering::SeqCst) {
-                return Ok(Err(ShardEnd::Stopped));
-            }
-            if chunk.len() == chunk_rows || over && !chunk.is_empty() {
-                drop(std::mem::replace(&mut fetch, Span::none()));
-                let count = chunk.len() as u64;
-                rows.extend(self.process(dataset, std::mem::take(&mut chunk)).await?);
-                board.done(rows.len() as u64);
-                self.script.captioned(count);
-            }
-            if over {
-                return Ok(Ok(rows));
-            }
-            if chunk.is_empty() {
+            if sent % chunk_rows == 0 {
                 fetch = info_span!("fetch");
             }
         }
+        Ok(())
     }
 
-    /// One chunk, on a thread of its own: tensor arithmetic must not hold up heartbeats.
-    async fn process(&mut self, dataset: &Dataset, chunk: Vec<RawRow>) -> Result<Vec<PartRow>, AgentError> {
-        let engine = if dataset.capfilt { Some(self.engine().await?) } else { None };
-        let delay = self.script.decode_delay();
-        let recipe = self.recipe.clone();
+    /// The shard's rows, on a thread of their own: tensor arithmetic must not hold up heartbeats. Without an engine they are
+    /// passed through.
+    fn process(
+        &self,
+        engine: Option<Arc<Engine>>,
+        mut received: mpsc::Receiver<RawRow>,
+        count: usize,
+        chunk_rows: usize,
+        stop: &Arc<AtomicBool>,
+        board: &Arc<Board>,
+    ) -> JoinHandle<Result<Vec<PartRow>, EngineError>> {
+        let (recipe, script, stop, board) = (self.recipe.clone(), self.script.clone(), stop.clone(), board.clone());
         let span = Span::current();
-        let work = tokio::task::spawn_blocking(move || {
+        tokio::task::spawn_blocking(move || {
             let _inside = span.enter();
-            if let Some(delay) = delay {
-                std::thread::sleep(delay);
-            }
             // OpenMP counts threads per calling thread.
             tch::set_num_threads(recipe.cluster.threads as i32);
+            let mut done = Vec::with_capacity(count);
+            let each = |row| {
+                done.push(row);
+                board.done(done.len() as u64);
+                script.captioned(1);
+            };
+            let delayed = script.clone();
+            let rows = (0..).map_while(|at| {
+                if let Some(delay) = (at % chunk_rows == 0).then(|| delayed.decode_delay()).flatten() {
+                    std::thread::sleep(delay);
+                }
+                received.blocking_recv()
+            });
             match engine {
-                Some(engine) => engine.run_rows(chunk),
+                Some(engine) => engine.run_shard(rows, count, &stop, each)?,
                 None => {
                     let embed = recipe.capfilt.as_ref().is_some_and(|capfilt| capfilt.embed_images);
-                    Ok(pass_rows(chunk, &recipe.limits, embed))
+                    pass_shard(rows, chunk_rows, &recipe.limits, embed, &stop, each);
                 }
             }
-        });
-        let rows = work.await.map_err(|e| AgentError::Setup(format!("the thread of a chunk died: {e}")))?;
-        rows.map_err(|e| AgentError::Setup(e.to_string()))
+            Ok(done)
+        })
     }
 
     async fn engine(&mut self) -> Result<Arc<Engine>, AgentError> {

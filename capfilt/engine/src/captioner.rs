@@ -1,11 +1,10 @@
 //! The captioner: BLIP with its tokenizer and preprocessor; captions by nucleus sampling with keyed draws.
 
-use std::cell::Cell;
 use std::path::PathBuf;
 
 use quern_corpus::{Keyed, Purpose};
-use quern_models::blip::Blip;
-use quern_models::generate::SamplingOptions;
+use quern_models::blip::{Blip, BlipSlots};
+use quern_models::generate::{SamplingOptions, SlotSampler, SlotShape};
 use quern_models::precision::kind_of;
 use quern_models::preprocessor::PreprocessorConfig;
 use quern_models::source::fetch;
@@ -29,17 +28,8 @@ pub struct Captioner {
     prompt: Vec<i64>,
     sampling: SamplingOptions,
     captions_per_image: usize,
+    batch_images: usize,
     kind: Kind,
-    written: Cell<Written>,
-}
-
-/// How much was written so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Captions, empty lanes left out.
-    pub captions: u64,
-    /// Their tokens, without BOS, prompt and end.
-    pub tokens: u64,
 }
 
 impl Captioner {
@@ -78,41 +68,32 @@ impl Captioner {
             prompt,
             sampling,
             captions_per_image: config.candidates as usize,
+            batch_images: config.batch_images as usize,
             kind,
-            written: Cell::default(),
         })
     }
 
-    /// Captions of each image, without prompt and surrounding white space; they may repeat, and one may be empty.
-    /// `pixels [B, 3, S, S]`; `keys` are the rows' keys, `None` for an empty lane, whose captions mean nothing.
-    pub fn caption(&self, pixels: &Tensor, keys: &[Option<u64>], seed: u64) -> Vec<Vec<String>> {
-        let per_image = self.captions_per_image;
-        let mut uniforms = |lane: usize, step: usize| match keys[lane / per_image] {
-            Some(key) => {
-                let candidate = (lane % per_image) as u64;
-                Keyed::new(seed, key, Purpose::CaptionToken, candidate).uniform(step as u64)
-            }
-            None => 0.0,
-        };
-        let states = self.blip.encode_images(&pixels.to_kind(self.kind));
-        let ids = self.blip.nucleus(&states, per_image as i64, &self.prompt, &self.sampling, &mut uniforms);
-        self.count(&ids, keys);
-        let text = |ids: &Vec<i64>| self.tokenizer.decode(ids).trim().to_owned();
-        ids.chunks(per_image).map(|captions| captions.iter().map(text).collect()).collect()
+    /// `pixels [B, 3, S, S] -> [B, N, D]`: what captions attend to.
+    pub fn encode(&self, pixels: &Tensor) -> Tensor {
+        self.blip.encode_images(&pixels.to_kind(self.kind))
     }
 
-    /// How much it has written since it was loaded.
-    pub fn written(&self) -> Written {
-        self.written.get()
+    /// Captions of `images` images at most, as there is room: so many lanes as `batch_images` images have, in which those of
+    /// twice as many images may be, since their captions end one after the other.
+    pub fn sampler(&self, images: usize) -> SlotSampler<BlipSlots<'_>> {
+        let (batch, copies) = (self.batch_images, self.captions_per_image);
+        let shape = SlotShape { slots: images.min(2 * batch), lanes: images.min(batch) * copies, copies };
+        self.blip.sampler(shape, &self.prompt, &self.sampling)
     }
 
-    fn count(&self, ids: &[Vec<i64>], keys: &[Option<u64>]) {
-        let Written { mut captions, mut tokens } = self.written.get();
-        for (of_image, _) in ids.chunks(self.captions_per_image).zip(keys).filter(|(_, key)| key.is_some()) {
-            captions += of_image.len() as u64;
-            tokens += of_image.iter().map(|ids| ids.len() as u64).sum::<u64>();
-        }
-        self.written.set(Written { captions, tokens });
+    /// The draw for token `step` of a row's caption `copy`.
+    pub fn draw(seed: u64, row: u64, copy: usize, step: usize) -> f64 {
+        Keyed::new(seed, row, Purpose::CaptionToken, copy as u64).uniform(step as u64)
+    }
+
+    /// A caption without surrounding white space; it may be empty.
+    pub fn text(&self, ids: &[i64]) -> String {
+        self.tokenizer.decode(ids).trim().to_owned()
     }
 }
 

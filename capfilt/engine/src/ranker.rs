@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use quern_models::clip::{Clip, cosine};
+use quern_models::clip::{Clip, unit};
 use quern_models::precision::kind_of;
 use quern_models::preprocessor::PreprocessorConfig;
 use quern_models::source::fetch;
@@ -14,6 +14,9 @@ use crate::EngineError;
 use crate::captioner::check_image_size;
 
 pub(crate) const ROLE: &str = "ranker";
+
+/// Texts that are embedded together at most.
+const TEXTS: usize = 64;
 
 /// CLIP with all that it needs to rank captions.
 pub struct Ranker {
@@ -49,15 +52,25 @@ impl Ranker {
         self.clip.image_embeds(&pixels.to_kind(self.kind))
     }
 
-    /// The cosine of an image, as `embed_images` gives it (`[1, E]`), with each text. Texts are cut to the model's longest.
-    pub fn similarities(&self, image_embed: &Tensor, texts: &[impl AsRef<str>]) -> Vec<f32> {
-        if texts.is_empty() {
-            return Vec::new();
-        }
+    /// The cosine of each text with its image, a row of `image_embeds [B, E]`. Texts are cut to the model's longest, and
+    /// embedded with others of about their length.
+    pub fn similarities(&self, image_embeds: &Tensor, texts: &[(usize, &str)]) -> Vec<f32> {
         let longest = self.clip.config.text_config.max_position_embeddings as usize;
-        let (ids, mask) = self.tokenizer.encode_batch(texts, longest);
-        let text_embeds = self.clip.text_embeds(&ids.to_device(self.device), &mask.to_device(self.device));
-        let scores = cosine(image_embed, &text_embeds).squeeze_dim(0).to_device(Device::Cpu);
-        Vec::try_from(scores).expect("scores [T]")
+        let images = unit(image_embeds);
+        let ids: Vec<Vec<i64>> = texts.iter().map(|(_, text)| self.tokenizer.encode(text, longest)).collect();
+        let mut by_length: Vec<usize> = (0..texts.len()).collect();
+        by_length.sort_by_key(|&at| ids[at].len());
+        let mut scores = vec![0.0; texts.len()];
+        for batch in by_length.chunks(TEXTS) {
+            let rows: Vec<&[i64]> = batch.iter().map(|&at| &ids[at][..]).collect();
+            let (ids, mask) = self.tokenizer.pad(&rows);
+            let embeds = self.clip.text_embeds(&ids.to_device(self.device), &mask.to_device(self.device));
+            let image_of: Vec<i64> = batch.iter().map(|&at| texts[at].0 as i64).collect();
+            let images = images.index_select(0, &Tensor::from_slice(&image_of).to_device(self.device));
+            let cosines = (images * unit(&embeds)).sum_dim_intlist(-1, false, None).to_device(Device::Cpu);
+            let cosines: Vec<f32> = Vec::try_from(cosines).expect("scores [T]");
+            batch.iter().zip(cosines).for_each(|(&at, cosine)| scores[at] = cosine);
+        }
+        scores
     }
 }

@@ -1,10 +1,10 @@
 //! BLIP's text decoder: BERT with causal self-attention and cross-attention to the image in every layer.
 //! `modeling_blip_text.py` of transformers; field names are the checkpoint's.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::BlipTextConfig;
-use crate::generate::{KvCache, Lanes, StepDecoder};
+use crate::generate::{KvCache, StepDecoder};
 use crate::layers::{
     Activation, Embedding, LayerNorm, Linear, Mask, Mlp, attention, causal_padding_mask, merge_heads, shared_attention,
     split_heads,
@@ -17,14 +17,14 @@ pub struct TextDecoder {
     words: Embedding,
     positions: Embedding,
     norm: LayerNorm,
-    layers: Vec<TextLayer>,
-    head: Head,
+    pub(super) layers: Vec<TextLayer>,
+    pub(super) head: Head,
 }
 
 /// A layer's cross-attention keys and values, `[B, H, N, D]`: one of each per image, whatever the number of captions.
 pub type ImageKeys = Vec<(Tensor, Tensor)>;
 
-struct TextLayer {
+pub(super) struct TextLayer {
     attention_qkv: Linear,
     attention_output: Linear,
     attention_norm: LayerNorm,
@@ -39,7 +39,7 @@ struct TextLayer {
 }
 
 /// `cls.predictions`, whose decoder is tied to the word embedding.
-struct Head {
+pub(super) struct Head {
     dense: Linear,
     activation: Activation,
     norm: LayerNorm,
@@ -67,18 +67,29 @@ impl TextDecoder {
     /// `ids` and `mask` `[B, L]` -> logits `[B, L, vocab]`; padding is hidden, and so is what follows a token.
     pub fn teacher_forced(&self, images: &ImageKeys, ids: &Tensor, mask: &Tensor) -> Tensor {
         let visible = causal_padding_mask(mask);
-        let lanes = Lanes::new(ids.size()[0]);
         let mut x = self.embed(ids, 0);
         for (layer, image) in self.layers.iter().zip(images) {
-            x = layer.forward(&x, image, &lanes, Mask::Given(&visible), None);
+            x = layer.forward(&x, |k, v| (k, v), Mask::Given(&visible), |queries| see(queries, image));
         }
         self.head.forward(&x)
     }
 
     /// `ids [lanes, L]` at the positions from `start` on -> `[lanes, L, W]`
-    fn embed(&self, ids: &Tensor, start: i64) -> Tensor {
+    pub(super) fn embed(&self, ids: &Tensor, start: i64) -> Tensor {
         let positions = self.positions.weight.narrow(0, start, ids.size()[1]);
         self.norm.forward(&(self.words.forward(ids) + positions))
+    }
+
+    /// `ids [lanes, 1]`, each at its own of `positions [lanes]` -> `[lanes, 1, W]`
+    pub(super) fn embed_at(&self, ids: &Tensor, positions: &Tensor) -> Tensor {
+        let last = self.positions.weight.size()[0] - 1;
+        let positions = self.positions.forward(&positions.clamp_max(last)).unsqueeze(1);
+        self.norm.forward(&(self.words.forward(ids) + positions))
+    }
+
+    /// Where the model is.
+    pub(super) fn device(&self) -> Device {
+        self.words.weight.device()
     }
 }
 
@@ -115,30 +126,29 @@ impl TextLayer {
         (heads(&self.cross_key), heads(&self.cross_value))
     }
 
-    /// `x [lanes, L, W]`, image keys `[B, H, N, D]` -> `[lanes, L, W]`
-    fn forward(
+    /// `x [lanes, L, W]` -> `[lanes, L, W]`. `remember` takes the keys and values of these tokens, `[lanes, H, L, D]`, and
+    /// gives those that they attend to; `see` makes of the queries `[lanes, L, W]` what they see of their images.
+    pub(super) fn forward(
         &self,
         x: &Tensor,
-        image: &(Tensor, Tensor),
-        lanes: &Lanes,
+        remember: impl FnOnce(Tensor, Tensor) -> (Tensor, Tensor),
         mask: Mask,
-        cache: Option<&mut KvCache>,
+        see: impl FnOnce(&Tensor) -> Tensor,
     ) -> Tensor {
         let (q, k, v) = split_qkv(&self.attention_qkv.forward(x), self.heads);
-        let (k, v) = match cache {
-            Some(cache) => cache.append(&k, &v),
-            None => (k, v),
-        };
+        let (k, v) = remember(k, v);
         let attended = self.attention_output.forward(&merge_heads(&attention(&q, &k, &v, mask, None)));
         let x = self.attention_norm.forward(&(attended + x));
-        let (keys, values) = image;
-        let scale = 1.0 / (keys.size()[3] as f64).sqrt();
-        let seen = lanes.evenly(&self.cross_query.forward(&x), |queries| {
-            shared_attention(queries, keys, values, scale, Mask::None)
-        });
+        let seen = see(&self.cross_query.forward(&x));
         let x = self.cross_norm.forward(&(self.cross_output.forward(&seen) + &x));
         self.output_norm.forward(&(self.mlp.forward(&x) + &x))
     }
+}
+
+/// What the queries `[lanes, L, W]` of as many lanes for every image see of the keys and values `[B, H, N, D]`.
+pub(super) fn see(queries: &Tensor, (keys, values): &(Tensor, Tensor)) -> Tensor {
+    let scale = 1.0 / (keys.size()[3] as f64).sqrt();
+    shared_attention(queries, keys, values, scale, Mask::None)
 }
 
 impl Head {
@@ -153,7 +163,7 @@ impl Head {
         Ok(Head { dense, activation: config.hidden_act, norm, decoder })
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
         self.decoder.forward(&self.norm.forward(&self.activation.forward(&self.dense.forward(x))))
     }
 }
@@ -162,7 +172,6 @@ impl Head {
 pub struct BlipDecoder<'a> {
     model: &'a TextDecoder,
     images: ImageKeys,
-    lanes: Lanes,
     caches: Vec<KvCache>,
 }
 
@@ -170,8 +179,7 @@ impl<'a> BlipDecoder<'a> {
     /// Begins captions of up to `capacity` tokens for `image_states [B, N, D]`, one lane each.
     pub fn new(model: &'a TextDecoder, image_states: &Tensor, capacity: i64) -> Self {
         let caches = model.layers.iter().map(|_| KvCache::new(capacity)).collect();
-        let lanes = Lanes::new(image_states.size()[0]);
-        BlipDecoder { model, images: model.image_keys(image_states), lanes, caches }
+        BlipDecoder { model, images: model.image_keys(image_states), caches }
     }
 }
 
@@ -183,21 +191,13 @@ impl StepDecoder for BlipDecoder<'_> {
         let mask = if length > 1 { Mask::Causal } else { Mask::None };
         let mut x = self.model.embed(ids, fed);
         for ((layer, image), cache) in self.model.layers.iter().zip(&self.images).zip(&mut self.caches) {
-            x = layer.forward(&x, image, &self.lanes, mask, Some(cache));
+            x = layer.forward(&x, |k, v| cache.append(&k, &v), mask, |queries| see(queries, image));
         }
         self.model.head.forward(&x.narrow(1, length - 1, 1)).view([lanes, -1])
     }
 
     fn fork(&mut self, copies: i64) {
-        self.lanes.fork(copies);
         self.caches.iter_mut().for_each(|cache| cache.fork(copies));
-    }
-
-    fn keep(&mut self, lanes: &[i64]) -> bool {
-        let device = self.model.words.weight.device();
-        self.lanes.keep(lanes, device);
-        self.reorder(&Tensor::from_slice(lanes).to_device(device));
-        true
     }
 
     fn reorder(&mut self, lanes: &Tensor) {

@@ -42,13 +42,11 @@ impl KvCache {
         }
     }
 
-    /// Lane `i` becomes what was lane `lanes[i]`; there may be fewer than before.
+    /// Lane `i` becomes what was lane `lanes[i]`.
     pub fn reorder(&mut self, lanes: &Tensor) {
         let length = self.length;
         self.map(|held| {
-            let mut size = held.size();
-            size[0] = lanes.size()[0];
-            let kept = Tensor::empty(&size, (held.kind(), held.device()));
+            let kept = held.empty_like();
             kept.narrow(2, 0, length).copy_(&held.narrow(2, 0, length).index_select(0, lanes));
             kept
         });
@@ -57,6 +55,49 @@ impl KvCache {
     fn map(&mut self, change: impl Fn(&Tensor) -> Tensor) {
         if let Some((keys, values)) = &self.stored {
             self.stored = Some((change(keys), change(values)));
+        }
+    }
+}
+
+/// One layer's self-attention keys and values of lanes whose sequences begin at times of their own, `[lanes, H, capacity, D]`.
+pub struct LaneCache {
+    lanes: i64,
+    capacity: i64,
+    stored: Option<(Tensor, Tensor)>,
+}
+
+impl LaneCache {
+    /// An empty cache for `lanes` sequences of up to `capacity` tokens.
+    pub fn new(lanes: i64, capacity: i64) -> Self {
+        LaneCache { lanes, capacity, stored: None }
+    }
+
+    /// Begins the lanes `[n]` anew with `k` and `v`, `[n, H, P, D]`.
+    pub fn begin(&mut self, lanes: &Tensor, k: &Tensor, v: &Tensor) {
+        let (_, heads, length, width) = k.size4().expect("[n, H, P, D]");
+        let (shape, options) = ([self.lanes, heads, self.capacity, width], (k.kind(), k.device()));
+        // Zeros: what is hidden counts for nothing only if it is a number.
+        let (keys, values) =
+            self.stored.get_or_insert_with(|| (Tensor::zeros(shape, options), Tensor::zeros(shape, options)));
+        let _ = keys.narrow(2, 0, length).index_copy_(0, lanes, k);
+        let _ = values.narrow(2, 0, length).index_copy_(0, lanes, v);
+    }
+
+    /// Puts `k` and `v`, `[lanes, H, 1, D]`, at each lane's own of `positions [lanes]`; gives the first `length` of all that is
+    /// held, as views. What stands behind a lane's position is an earlier sequence's.
+    pub fn put(&mut self, positions: &Tensor, k: &Tensor, v: &Tensor, length: i64) -> (Tensor, Tensor) {
+        let (keys, values) = self.stored.as_mut().expect("a lane has begun");
+        let at = positions.view([-1, 1, 1, 1]).expand_as(k);
+        let _ = keys.scatter_(2, &at, k);
+        let _ = values.scatter_(2, &at, v);
+        (keys.narrow(2, 0, length), values.narrow(2, 0, length))
+    }
+
+    /// Goes on with these lanes `[n]` alone.
+    pub fn keep(&mut self, lanes: &Tensor) {
+        self.lanes = lanes.size()[0];
+        if let Some((keys, values)) = &self.stored {
+            self.stored = Some((keys.index_select(0, lanes), values.index_select(0, lanes)));
         }
     }
 }

@@ -1,12 +1,13 @@
-//! Drawing tokens on the processor: top-p and the inverse of the cumulative distribution, lane by lane, without sorting
-//! the vocabulary. It draws what [`SamplingOptions::filter`](super::SamplingOptions::filter) and the cumulative sum of
-//! [`probabilities`](super::probabilities) say; sums are in double precision, and ids of equal probability are dropped
-//! lowest id first.
+//! Drawing tokens: top-p and the inverse of the cumulative distribution. On the processor lane by lane, without sorting the
+//! vocabulary: it draws what the tensors of [`SamplingOptions::filter`] and their cumulative sum say; sums are in double
+//! precision, and ids of equal probability are dropped lowest id first.
 
 use std::cmp::Ordering;
 use std::thread;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+use super::process::{SamplingOptions, probabilities};
 
 /// A probability's bucket is its exponent and the first bits of its mantissa.
 const BUCKET_SHIFT: u32 = 18;
@@ -15,25 +16,42 @@ const BUCKETS: usize = (0x3f80_0000 >> BUCKET_SHIFT) + 2;
 /// Draws stay below the distribution's total by more than rounding.
 const BELOW_ONE: f64 = 1.0 - 1e-12;
 
-/// Draws for some lanes of `probabilities [lanes, vocab]`: (lane, draw in [0, 1)) each, on as many threads as tensors use.
-pub(super) fn draw_all(probabilities: &Tensor, draws: &[(usize, f64)], top_p: f64) -> Vec<i64> {
-    let (lanes, vocab) = probabilities.size2().expect("probabilities [lanes, vocab]");
-    let vocab = vocab as usize;
-    let mut all = vec![0.0f32; lanes as usize * vocab];
+/// The id that each lane's draw falls on: `scores [lanes, vocab]`, `draws [lanes]` in [0, 1) -> `[lanes]`.
+pub(super) fn draw(scores: &Tensor, draws: &Tensor, options: &SamplingOptions) -> Tensor {
+    let draws = draws.clamp_max(BELOW_ONE);
+    if scores.device() != Device::Cpu {
+        return of_tensors(&options.filter(scores), &draws);
+    }
+    let before_top_p = SamplingOptions { top_p: 1.0, ..*options };
+    let draws: Vec<f64> = Vec::try_from(draws).expect("draws [lanes]");
+    Tensor::from_slice(&of_lanes(&probabilities(&before_top_p.filter(scores)), &draws, options.top_p))
+}
+
+/// Of filtered `scores [lanes, vocab]`.
+fn of_tensors(scores: &Tensor, draws: &Tensor) -> Tensor {
+    let cumulative = probabilities(scores).cumsum(-1, Kind::Double); // [lanes, vocab]
+    let level = draws.unsqueeze(1) * cumulative.narrow(-1, -1, 1);
+    cumulative.le_tensor(&level).sum_dim_intlist(-1, false, Kind::Int64)
+}
+
+/// Of `probabilities [lanes, vocab]`, on as many threads as tensors use.
+fn of_lanes(probabilities: &Tensor, draws: &[f64], top_p: f64) -> Vec<i64> {
+    let vocab = probabilities.size()[1] as usize;
+    let mut all = vec![0.0f32; draws.len() * vocab];
     let (flat, length) = (probabilities.to_kind(Kind::Float).contiguous(), all.len());
     flat.copy_data(&mut all, length);
-    let threads = tch::get_num_threads().max(1) as usize;
-    let share = draws.len().div_ceil(threads).max(1);
-    let of_share = |draws: &[(usize, f64)]| {
+    let lanes: Vec<(&[f32], f64)> = all.chunks(vocab).zip(draws.iter().copied()).collect();
+    let of_share = |lanes: &[(&[f32], f64)]| {
         let mut masses = vec![0.0f64; BUCKETS];
-        let draw = |&(lane, uniform): &(usize, f64)| {
-            draw(&all[lane * vocab..][..vocab], uniform.min(BELOW_ONE), top_p, &mut masses) as i64
-        };
-        draws.iter().map(draw).collect::<Vec<i64>>()
+        let drawn =
+            |&(probabilities, uniform): &(&[f32], f64)| of_lane(probabilities, uniform, top_p, &mut masses) as i64;
+        lanes.iter().map(drawn).collect::<Vec<i64>>()
     };
+    let threads = tch::get_num_threads().max(1) as usize;
+    let (first, others) = lanes.split_at(lanes.len().div_ceil(threads));
     thread::scope(|scope| {
-        let (first, others) = draws.split_at(share.min(draws.len()));
-        let others: Vec<_> = others.chunks(share).map(|draws| scope.spawn(move || of_share(draws))).collect();
+        let others: Vec<_> =
+            others.chunks(first.len().max(1)).map(|lanes| scope.spawn(move || of_share(lanes))).collect();
         let mut ids = of_share(first);
         for other in others {
             ids.extend(other.join().expect("drawing doesn't panic"));
@@ -43,7 +61,7 @@ pub(super) fn draw_all(probabilities: &Tensor, draws: &[(usize, f64)], top_p: f6
 }
 
 /// The id that a draw falls on among the smallest set of ids whose probability reaches `top_p`. `masses` is scratch.
-fn draw(probabilities: &[f32], uniform: f64, top_p: f64, masses: &mut [f64]) -> usize {
+fn of_lane(probabilities: &[f32], uniform: f64, top_p: f64, masses: &mut [f64]) -> usize {
     let least = if top_p < 1.0 { least_kept(probabilities, 1.0 - top_p, masses) } else { (0.0, 0) };
     let is_kept = |id: usize, probability: f32| (probability, id) >= least;
     let mass_of =
@@ -98,33 +116,26 @@ fn bucket(probability: f32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::SamplingOptions;
-
-    /// As the tensors say it.
-    fn expected(scores: &Tensor, uniform: f64, top_p: f64) -> i64 {
-        let options = SamplingOptions {
-            top_p,
-            top_k: None,
-            temperature: 1.0,
-            min_length: 0,
-            max_length: 9,
-            repetition_penalty: 1.0,
-        };
-        let cumulative = options.filter(scores).softmax(-1, None).cumsum(-1, Kind::Double);
-        let level = cumulative.narrow(-1, -1, 1) * uniform;
-        cumulative.le_tensor(&level).sum_dim_intlist(-1, false, Kind::Int64).int64_value(&[0])
-    }
 
     #[test]
     fn draws_are_those_of_the_sorted_tensors() {
         tch::manual_seed(3);
         for (vocab, spread) in [(7, 1.0), (500, 0.2), (500, 3.0), (2000, 8.0)] {
             for top_p in [0.05, 0.5, 0.9, 1.0] {
-                let scores = Tensor::randn([1, vocab], (Kind::Double, tch::Device::Cpu)) * spread;
-                let draws: Vec<_> = (0..40).map(|at| (0, f64::from(at) / 40.0)).collect();
-                let found = draw_all(&scores.softmax(-1, None), &draws, top_p);
-                let expected: Vec<i64> = draws.iter().map(|(_, uniform)| expected(&scores, *uniform, top_p)).collect();
-                assert_eq!(found, expected, "vocab {vocab}, spread {spread}, top_p {top_p}");
+                let scores = Tensor::randn([1, vocab], (Kind::Double, Device::Cpu)) * spread;
+                let draws: Vec<f64> = (0..40).map(|at| f64::from(at) / 40.0).collect();
+                let lanes = scores.repeat([draws.len() as i64, 1]);
+                let options = SamplingOptions {
+                    top_p,
+                    top_k: None,
+                    temperature: 1.0,
+                    min_length: 0,
+                    max_length: 9,
+                    repetition_penalty: 1.0,
+                };
+                let found = of_lanes(&probabilities(&lanes), &draws, top_p);
+                let expected = of_tensors(&options.filter(&lanes), &Tensor::from_slice(&draws));
+                assert_eq!(found, Vec::<i64>::try_from(expected).unwrap(), "vocab {vocab}, {spread}, top_p {top_p}");
             }
         }
     }
@@ -136,7 +147,7 @@ mod tests {
         assert_eq!(least_kept(&quarter, 0.5, &mut masses), (0.25, 2));
         assert_eq!(least_kept(&quarter, 0.49, &mut masses), (0.25, 1));
         assert_eq!(least_kept(&quarter, 1.0, &mut masses), (0.25, 3));
-        let drawn = |uniform| draw(&quarter, uniform, 0.5, &mut vec![0.0; BUCKETS]);
+        let drawn = |uniform| of_lane(&quarter, uniform, 0.5, &mut vec![0.0; BUCKETS]);
         assert_eq!([0.0, 0.49, 0.5, 0.999].map(drawn), [2, 2, 3, 3]);
     }
 
@@ -145,7 +156,7 @@ mod tests {
         let probabilities = [0.0f32, 0.5, 0.0, 0.5, 0.0];
         for top_p in [0.3, 0.9, 1.0] {
             for uniform in [0.0, 0.3, 0.5, 0.9, BELOW_ONE] {
-                let id = draw(&probabilities, uniform, top_p, &mut vec![0.0; BUCKETS]);
+                let id = of_lane(&probabilities, uniform, top_p, &mut vec![0.0; BUCKETS]);
                 assert!(probabilities[id] > 0.0, "{top_p} {uniform}");
             }
         }
@@ -153,6 +164,6 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_no_panic() {
-        assert_eq!(draw(&[f32::NAN; 3], 0.5, 0.9, &mut vec![0.0; BUCKETS]), 0);
+        assert_eq!(of_lane(&[f32::NAN; 3], 0.5, 0.9, &mut vec![0.0; BUCKETS]), 0);
     }
 }

@@ -2,62 +2,40 @@
 
 use tch::{Device, Tensor};
 
-/// The lanes of a batch of images.
+/// The lanes of some image slots, filled up to the slot that has most of them.
 pub struct Lanes {
-    /// Lane to image; rises.
-    image_of: Vec<i64>,
-    images: i64,
-    /// `None`: every image has as many lanes.
-    uneven: Option<Uneven>,
-}
-
-/// Images with differing numbers of lanes, filled up to the largest: `slots` per image.
-struct Uneven {
-    /// `[images · slots]`: the lane in each slot; a slot that is only filled up has lane 0.
+    /// Image slots up to the last that has a lane.
+    pub slots: i64,
+    /// `[slots · places]`: the lane in each place; a place that is only filled up has lane 0.
     lane_of: Tensor,
-    /// `[lanes]`: each lane's slot.
-    slot_of: Tensor,
+    /// `[lanes]`: each lane's place; a lane without an image has place 0, and what it sees means nothing.
+    place_of: Tensor,
 }
 
 impl Lanes {
-    /// One lane for each image.
-    pub fn new(images: i64) -> Self {
-        Lanes { image_of: (0..images).collect(), images, uneven: None }
-    }
-
-    /// Makes `copies` adjacent lanes of each lane.
-    pub fn fork(&mut self, copies: i64) {
-        assert!(self.uneven.is_none(), "lanes are forked before any leaves");
-        self.image_of = self.image_of.iter().flat_map(|image| (0..copies).map(|_| *image)).collect();
-    }
-
-    /// Goes on with these lanes alone, in rising order.
-    pub fn keep(&mut self, lanes: &[i64], device: Device) {
-        self.image_of = lanes.iter().map(|lane| self.image_of[*lane as usize]).collect();
-        let mut counts = vec![0i64; self.images as usize];
-        let place = |image: &i64| {
-            counts[*image as usize] += 1;
-            counts[*image as usize] - 1
-        };
-        let places: Vec<i64> = self.image_of.iter().map(place).collect();
-        let slots = counts.iter().copied().max().unwrap_or(0);
-        if counts.iter().all(|count| *count == slots) {
-            self.uneven = None;
-            return;
+    /// Lanes by the image slot that each belongs to, if any.
+    pub fn new(slot_of: &[Option<usize>], device: Device) -> Self {
+        let slots = slot_of.iter().flatten().max().map_or(0, |last| last + 1);
+        let mut lanes_of = vec![Vec::new(); slots];
+        for (lane, slot) in slot_of.iter().enumerate() {
+            slot.iter().for_each(|slot| lanes_of[*slot].push(lane));
         }
-        let slot_of: Vec<i64> = self.image_of.iter().zip(places).map(|(image, place)| image * slots + place).collect();
-        let mut lane_of = vec![0i64; (self.images * slots) as usize];
-        slot_of.iter().zip(0..).for_each(|(slot, lane)| lane_of[*slot as usize] = lane);
+        let places = lanes_of.iter().map(Vec::len).max().unwrap_or(0);
+        let mut lane_of = vec![0i64; slots * places];
+        let mut place_of = vec![0i64; slot_of.len()];
+        for (slot, lanes) in lanes_of.iter().enumerate() {
+            for (place, &lane) in (slot * places..).zip(lanes) {
+                lane_of[place] = lane as i64;
+                place_of[lane] = place as i64;
+            }
+        }
         let tensor = |ids: &[i64]| Tensor::from_slice(ids).to_device(device);
-        self.uneven = Some(Uneven { lane_of: tensor(&lane_of), slot_of: tensor(&slot_of) });
+        Lanes { slots: slots as i64, lane_of: tensor(&lane_of), place_of: tensor(&place_of) }
     }
 
-    /// Applies `attend`, which wants as many lanes for every image, to `queries [lanes, L, W]`.
+    /// Applies `attend`, which wants as many lanes for every image slot, to `queries [lanes, L, W]`.
     pub fn evenly(&self, queries: &Tensor, attend: impl Fn(&Tensor) -> Tensor) -> Tensor {
-        match &self.uneven {
-            None => attend(queries),
-            Some(Uneven { lane_of, slot_of }) => attend(&queries.index_select(0, lane_of)).index_select(0, slot_of),
-        }
+        attend(&queries.index_select(0, &self.lane_of)).index_select(0, &self.place_of)
     }
 }
 
@@ -66,23 +44,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lanes_find_their_image_whoever_has_left() {
-        let mut lanes = Lanes::new(3);
-        lanes.fork(2);
-        let of_image = |queries: &Tensor| {
-            let images = Tensor::arange(3, (tch::Kind::Int64, Device::Cpu)) * 100;
-            (queries.view([3, -1]) + images.unsqueeze(1)).view([-1, 1, 1])
-        };
-        let seen = |lanes: &Lanes, ids: &[i64]| {
-            let queries = Tensor::from_slice(ids).view([-1, 1, 1]);
+    fn lanes_find_their_image_wherever_they_are() {
+        // What a lane sees of its image: the image's number, times 100, and its own query.
+        let seen = |slot_of: &[Option<usize>]| {
+            let lanes = Lanes::new(slot_of, Device::Cpu);
+            let queries = Tensor::arange(slot_of.len() as i64, (tch::Kind::Int64, Device::Cpu)).view([-1, 1, 1]);
+            let images = Tensor::arange(lanes.slots, (tch::Kind::Int64, Device::Cpu)) * 100;
+            let of_image = |queries: &Tensor| (queries.view([lanes.slots, -1]) + images.unsqueeze(1)).view([-1, 1, 1]);
             Vec::<i64>::try_from(lanes.evenly(&queries, of_image).flatten(0, 2)).unwrap()
         };
-        assert_eq!(seen(&lanes, &[0, 1, 2, 3, 4, 5]), [0, 1, 102, 103, 204, 205]);
-        lanes.keep(&[1, 4, 5], Device::Cpu);
-        assert_eq!(seen(&lanes, &[1, 4, 5]), [1, 204, 205]);
-        lanes.keep(&[0, 1], Device::Cpu);
-        assert_eq!(seen(&lanes, &[1, 4]), [1, 204]);
-        lanes.keep(&[1], Device::Cpu);
-        assert_eq!(seen(&lanes, &[4]), [204]);
+        assert_eq!(seen(&[0, 0, 1, 1, 2, 2].map(Some)), [0, 1, 102, 103, 204, 205]);
+        assert_eq!(seen(&[Some(2), Some(0), Some(2), Some(2)]), [200, 1, 202, 203]);
+        let some_idle = seen(&[Some(1), None, Some(0), Some(1)]);
+        assert_eq!((some_idle[0], some_idle[2], some_idle[3]), (100, 2, 103));
     }
 }

@@ -33,18 +33,30 @@ pub struct SamplingOptions {
 impl Constraints {
     /// `logits [lanes, vocab]` after `history [lanes, t]` -> constrained scores, in fp32.
     pub fn apply(&self, logits: &Tensor, history: &Tensor, eos: i64) -> Tensor {
-        let mut scores = logits.to_kind(Kind::Float);
-        if self.repetition_penalty != 1.0 {
-            let seen = scores.gather(-1, history, false);
-            let lowered =
-                (&seen * self.repetition_penalty).where_self(&seen.lt(0.0), &(&seen / self.repetition_penalty));
-            scores = scores.scatter(-1, history, &lowered);
-        }
+        let scores = self.penalise(logits, history);
         if history.size()[1] < self.min_length {
-            let end = Tensor::from_slice(&[eos]).to_device(scores.device());
-            scores = scores.index_fill(-1, &end, f64::NEG_INFINITY);
+            let _ = scores.select(-1, eos).fill_(f64::NEG_INFINITY);
         }
         scores
+    }
+
+    /// As [`apply`](Constraints::apply) where lanes have sequences of differing `lengths [lanes]`: the `history` of each is
+    /// filled up with an id that it has.
+    pub fn apply_each(&self, logits: &Tensor, history: &Tensor, lengths: &Tensor, eos: i64) -> Tensor {
+        let scores = self.penalise(logits, history);
+        let _ = scores.select(-1, eos).masked_fill_(&lengths.lt(self.min_length), f64::NEG_INFINITY);
+        scores
+    }
+
+    /// A tensor of its own, in fp32.
+    fn penalise(&self, logits: &Tensor, history: &Tensor) -> Tensor {
+        let scores = logits.to_kind(Kind::Float);
+        if self.repetition_penalty == 1.0 {
+            return if logits.kind() == Kind::Float { scores.copy() } else { scores };
+        }
+        let seen = scores.gather(-1, history, false);
+        let lowered = (&seen * self.repetition_penalty).where_self(&seen.lt(0.0), &(&seen / self.repetition_penalty));
+        scores.scatter(-1, history, &lowered)
     }
 }
 

@@ -17,14 +17,13 @@ const SAMPLE: SamplingOptions = SamplingOptions {
 struct Chain {
     table: Tensor,
     fed: Option<Tensor>,
-    lets_go: bool,
 }
 
 impl Chain {
     fn new(seed: i64, vocab: i64) -> Self {
         let ramp = Tensor::arange(vocab * vocab, (Kind::Double, Device::Cpu)) + seed as f64 * 100.0;
         let table = ((ramp * 12.9898).sin() * 43758.5453).frac() * 4.0;
-        Chain { table: table.view([vocab, vocab]).to_kind(Kind::Float), fed: None, lets_go: true }
+        Chain { table: table.view([vocab, vocab]).to_kind(Kind::Float), fed: None }
     }
 }
 
@@ -46,13 +45,6 @@ impl StepDecoder for Chain {
 
     fn reorder(&mut self, lanes: &Tensor) {
         self.fed = self.fed.take().map(|fed| fed.index_select(0, lanes));
-    }
-
-    fn keep(&mut self, lanes: &[i64]) -> bool {
-        if self.lets_go {
-            self.reorder(&Tensor::from_slice(lanes));
-        }
-        self.lets_go
     }
 }
 
@@ -223,27 +215,4 @@ fn a_cache_holds_what_was_appended_through_fork_and_reorder() {
     assert!(keys.get(0).narrow(1, 0, 2).equal(&piece(0).get(1)));
     assert!(keys.get(3).narrow(1, 2, 2).equal(&piece(8).get(1)));
     assert!(values.get(3).narrow(1, 0, 2).equal(&piece(100).get(0)));
-}
-
-/// Sequences that leave the batch when they end are those that stay in it, and those that tensors alone would draw.
-#[test]
-fn it_does_not_show_who_has_left_the_batch() {
-    let options = SamplingOptions { top_p: 0.8, max_length: 12, ..SAMPLE };
-    let draw = |lane: usize, step: usize| ((lane * 31 + step * 7) as f64 * 0.618_034).fract();
-    let prompt = prompt(&[1, 2, 3]);
-    let sampled = |lets_go| {
-        let mut chain = Chain { lets_go, ..Chain::new(5, 6) };
-        rows(&nucleus(&mut chain, &prompt, 8, ENDS, &options, &mut |lane, step| draw(lane, step)))
-    };
-    let found = sampled(true);
-    assert_eq!(found, sampled(false));
-    let lengths: std::collections::BTreeSet<usize> =
-        found.iter().map(|row| row.iter().position(|&id| id == EOS).unwrap_or(row.len())).collect();
-    assert!(lengths.len() > 3, "the sequences end at few lengths: {lengths:?}");
-
-    let draws = draws(&mut |lane, step| draw(lane, step), 24, 11);
-    let tensors = extend(&mut Chain::new(5, 6), &prompt, 8, ENDS, &options.constraints(), |scores, step| {
-        drawn(&options.filter(scores), &draws.narrow(0, step, 1))
-    });
-    assert_eq!(found, rows(&tensors));
 }
