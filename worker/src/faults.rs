@@ -21,6 +21,8 @@ pub enum Fault {
     KillAfterCommit(u64),
     /// SIGKILL once the n-th file of a task's result is written, before the result is offered.
     KillAfterFile(u64),
+    /// SIGABRT when the image of row n of a file is about to be decoded, as a decoder's native code may do.
+    CrashAtRow(u64),
     /// Waits this long, in milliseconds, before a task is begun, or until the worker is told to leave.
     DelayTask(u64),
     /// Waits for every fetched row: 0, 1 or 2 times this long, in milliseconds, in turn.
@@ -34,7 +36,7 @@ impl FromStr for Fault {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wanted = "kill-after-lease:N, kill-after-row:N, kill-after-upload:N, kill-after-commit:N, \
-                      kill-after-file:N, no-space-at-upload:N, delay-fetch:MS, delay-decode:MS or delay-task:MS";
+                      kill-after-file:N, crash-at-row:N, no-space-at-upload:N, delay-fetch:MS, delay-decode:MS or delay-task:MS";
         let refuse = || format!("“{text}” is no fault: say {wanted}");
         let (name, number) = text.split_once(':').ok_or_else(refuse)?;
         let number: u64 = number.parse().map_err(|_| refuse())?;
@@ -42,6 +44,7 @@ impl FromStr for Fault {
             "kill-after-lease" => Ok(Fault::KillAfterLease(number)),
             "kill-after-row" => Ok(Fault::KillAfterRow(number)),
             "kill-after-upload" => Ok(Fault::KillAfterUpload(number)),
+            "crash-at-row" => Ok(Fault::CrashAtRow(number)),
             "no-space-at-upload" => Ok(Fault::NoSpaceAtUpload(number)),
             "kill-after-commit" => Ok(Fault::KillAfterCommit(number)),
             "kill-after-file" => Ok(Fault::KillAfterFile(number)),
@@ -86,6 +89,22 @@ impl Script {
     pub fn captioned(&self, rows: u64) {
         let count = self.progress.rows.fetch_add(rows, Ordering::SeqCst) + rows;
         self.kill_if(|fault| matches!(fault, Fault::KillAfterRow(limit) if count >= limit));
+    }
+
+    /// The image of this row of a file is about to be decoded.
+    pub fn decoding(&self, row: u64) {
+        if self.faults.contains(&Fault::CrashAtRow(row)) {
+            std::process::abort();
+        }
+    }
+
+    /// As the command line of another process of this program has them.
+    pub fn arguments(&self) -> Vec<String> {
+        let crash = |fault: &Fault| match fault {
+            Fault::CrashAtRow(row) => Some(format!("--fault=crash-at-row:{row}")),
+            _ => None,
+        };
+        self.faults.iter().filter_map(crash).collect()
     }
 
     /// A part is about to be uploaded: whether there is no space for it.

@@ -5,6 +5,7 @@
 //! beside all that. [`connection`] is how it talks to the coordinator.
 
 pub mod agent;
+pub mod apart;
 pub mod caption;
 mod checkpoint;
 pub mod connection;

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use quern_proto::client::ClientOptions;
+use quern_recipes::ImageLimits;
 use quern_telemetry::{LogOptions, Program};
 use quern_worker::agent::{self, AgentEnd, AgentOptions};
 use quern_worker::faults::{Fault, Script};
 use quern_worker::outbox::Outbox;
-use quern_worker::{caption, doctor, evaluate, export, torch};
+use quern_worker::{apart, caption, doctor, evaluate, export, torch};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -45,6 +46,19 @@ enum Command {
     Export(export::Arguments),
     /// Prints what libtorch, CUDA and NCCL are here, as JSON.
     Doctor,
+    /// Decodes what another worker sends it.
+    #[command(hide = true)]
+    Decode(DecodeArguments),
+}
+
+#[derive(Args)]
+struct DecodeArguments {
+    /// The recipe's `limits`, as JSON.
+    #[arg(long, value_parser = |text: &str| serde_json::from_str::<ImageLimits>(text))]
+    limits: ImageLimits,
+    /// Scripted faults, for tests.
+    #[arg(long, hide = true)]
+    fault: Vec<Fault>,
 }
 
 #[derive(Args)]
@@ -80,6 +94,9 @@ fn main() -> ExitCode {
         Command::Eval(command) => evaluate::run(command).map(|()| ExitCode::SUCCESS),
         Command::Caption(arguments) => caption::run(arguments).map(|()| ExitCode::SUCCESS),
         Command::Export(arguments) => export::run(arguments).map(|()| ExitCode::SUCCESS),
+        Command::Decode(DecodeArguments { limits, fault }) => apart::decode(&limits, &Script::new(fault))
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|error| format!("the worker that sends the images is gone: {error}")),
         Command::Doctor => {
             println!("{}", doctor::report());
             Ok(ExitCode::SUCCESS)

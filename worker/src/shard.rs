@@ -1,7 +1,7 @@
 //! A shard from lease to commit: read, caption and rank, encode the part, upload it, offer it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{Instrument, Span, info_span};
 
+use crate::apart::Apart;
 use crate::connection::{CallError, Connection, Membership};
 use crate::error::AgentError;
 use crate::faults::Script;
@@ -120,7 +121,7 @@ impl Mill {
         let engine = if dataset.capfilt { Some(self.engine().await?) } else { None };
         let chunk_rows = self.recipe.capfilt.as_ref().map_or(64, |capfilt| capfilt.batch_images as usize);
         let (sender, received) = mpsc::channel(chunk_rows);
-        let work = self.process(engine, received, lease.rows as usize, chunk_rows, stop, board);
+        let work = self.process(engine, received, lease, chunk_rows, stop, board);
         let unread = self.send_rows(&mut stream, sender, chunk_rows, stop).await;
         if unread.is_err() {
             stop.store(true, Ordering::SeqCst);
@@ -160,20 +161,29 @@ impl Mill {
     }
 
     /// The shard's rows, on a thread of their own: tensor arithmetic must not hold up heartbeats. Without an engine they are
-    /// passed through.
+    /// passed through. Where an attempt has failed before, images are tried apart.
     fn process(
         &self,
         engine: Option<Arc<Engine>>,
         mut received: mpsc::Receiver<RawRow>,
-        count: usize,
+        lease: &ShardLease,
         chunk_rows: usize,
         stop: &Arc<AtomicBool>,
         board: &Arc<Board>,
     ) -> JoinHandle<Result<Vec<PartRow>, EngineError>> {
         let (recipe, script, stop, board) = (self.recipe.clone(), self.script.clone(), stop.clone(), board.clone());
+        let count = lease.rows as usize;
+        let apart = (lease.failures > 0).then(|| Mutex::new(Apart::new(recipe.limits, script.clone())));
         let span = Span::current();
         tokio::task::spawn_blocking(move || {
             let _inside = span.enter();
+            let trial = |row: &RawRow| match &apart {
+                Some(apart) => apart.lock().unwrap_or_else(PoisonError::into_inner).try_image(row),
+                None => {
+                    script.decoding(row.id.row);
+                    Ok(())
+                }
+            };
             // OpenMP counts threads per calling thread.
             tch::set_num_threads(recipe.cluster.threads as i32);
             let mut done = Vec::with_capacity(count);
@@ -190,10 +200,10 @@ impl Mill {
                 received.blocking_recv()
             });
             match engine {
-                Some(engine) => engine.run_shard(rows, count, &stop, each)?,
+                Some(engine) => engine.run_shard(rows, count, &trial, &stop, each)?,
                 None => {
                     let embed = recipe.capfilt.as_ref().is_some_and(|capfilt| capfilt.embed_images);
-                    pass_shard(rows, chunk_rows, &recipe.limits, embed, &stop, each);
+                    pass_shard(rows, chunk_rows, &recipe.limits, embed, &trial, &stop, each);
                 }
             }
             Ok(done)

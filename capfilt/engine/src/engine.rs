@@ -1,6 +1,5 @@
 //! Captioner and ranker on a device, for the rows of shards.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +13,7 @@ use tch::Device;
 use crate::EngineError;
 use crate::captioner::Captioner;
 use crate::flow::{Flow, decode_groups};
+use crate::pixels::{Trial, panic_message};
 use crate::ranker::Ranker;
 
 /// Captioner and ranker on a device. It may be shared between threads; they take turns.
@@ -78,7 +78,7 @@ impl Engine {
     /// decoded on threads of their own, some groups of `batch_images` rows ahead, and a row's result may depend on what
     /// else is in the shard, but for rounding not on more than the row.
     ///
-    /// Once `stop` is raised, it returns without the rest.
+    /// Each image is first put to `trial`. Once `stop` is raised, it returns without the rest.
     ///
     /// # Errors
     /// Only when the device fails. A row that fails is quarantined.
@@ -86,6 +86,7 @@ impl Engine {
         &self,
         rows: impl Iterator<Item = RawRow> + Send,
         count: usize,
+        trial: Trial<'_>,
         stop: &AtomicBool,
         mut each: impl FnMut(PartRow),
     ) -> Result<(), EngineError> {
@@ -93,7 +94,7 @@ impl Engine {
         let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         let group_rows = (self.config.batch_images as usize).max(1);
         let run = || {
-            decode_groups(rows, group_rows, &models, &self.limits, |groups| {
+            decode_groups(rows, group_rows, &models, (&self.limits, trial), |groups| {
                 Flow::new(&models, &self.config, self.seed, self.device, count).run(
                     groups,
                     stop,
@@ -118,7 +119,7 @@ impl Engine {
     pub fn run_rows(&self, rows: Vec<RawRow>) -> Result<Vec<PartRow>, EngineError> {
         let mut done = Vec::with_capacity(rows.len());
         let count = rows.len();
-        self.run_shard(rows.into_iter(), count, &AtomicBool::new(false), |row| done.push(row))?;
+        self.run_shard(rows.into_iter(), count, &|_| Ok(()), &AtomicBool::new(false), |row| done.push(row))?;
         Ok(done)
     }
 
@@ -127,9 +128,4 @@ impl Engine {
         let image = row.image.filter(|_| is_kept && self.config.embed_images);
         PartRow { id: row.id, key: row.key, outcome, image }
     }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_else(|| "unknown".into())
 }

@@ -20,7 +20,7 @@ use tracing::{Span, info_span};
 
 use crate::captioner::Captioner;
 use crate::engine::{Models, Written};
-use crate::pixels::{decode_rows, evaluation};
+use crate::pixels::{Trial, decode_rows, evaluation};
 use crate::rank::{Captioned, rank};
 
 /// Decoded groups that wait for the device.
@@ -40,7 +40,7 @@ pub(crate) fn decode_groups(
     rows: impl Iterator<Item = RawRow> + Send,
     group_rows: usize,
     models: &Models,
-    limits: &ImageLimits,
+    (limits, trial): (&ImageLimits, Trial<'_>),
     work: impl FnOnce(Receiver<Decoded>),
 ) {
     let transforms = (evaluation(&models.captioner.preprocessor), evaluation(&models.ranker.preprocessor));
@@ -53,7 +53,7 @@ pub(crate) fn decode_groups(
             while rows.peek().is_some() {
                 let group: Vec<RawRow> = rows.by_ref().take(group_rows).collect();
                 let decoding = info_span!("decode", rows = group.len() as i64).entered();
-                let decoded = decode_rows(&group, limits, |image| Pixels {
+                let decoded = decode_rows(&group, limits, trial, |image| Pixels {
                     captioner: transforms.0.apply(image).1,
                     ranker: transforms.1.apply(image).1,
                 });

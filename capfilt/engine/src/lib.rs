@@ -29,4 +29,5 @@ pub use captioner::Captioner;
 pub use engine::{Engine, Written};
 pub use error::EngineError;
 pub use pass::{pass_rows, pass_shard};
+pub use pixels::Trial;
 pub use ranker::Ranker;

@@ -6,30 +6,35 @@ use quern_capfilt::{PartRow, RowOutcome, pass_through};
 use quern_corpus::reader::RawRow;
 use quern_recipes::ImageLimits;
 
-use crate::pixels::decode_rows;
+use crate::pixels::{Trial, decode_rows};
 
 /// What becomes of a shard's rows of a data set with `capfilt: false`, shown to `each` in order; no model is needed. They are
-/// decoded `chunk_rows` at a time. Once `stop` is raised, it returns without the rest.
+/// decoded `chunk_rows` at a time, each put to `trial` first. Once `stop` is raised, it returns without the rest.
 pub fn pass_shard(
     rows: impl Iterator<Item = RawRow>,
     chunk_rows: usize,
     limits: &ImageLimits,
     embed_images: bool,
+    trial: Trial<'_>,
     stop: &AtomicBool,
     mut each: impl FnMut(PartRow),
 ) {
     let mut rows = rows.peekable();
     while !stop.load(Ordering::Relaxed) && rows.peek().is_some() {
         let chunk = rows.by_ref().take(chunk_rows.max(1)).collect();
-        pass_rows(chunk, limits, embed_images).into_iter().for_each(&mut each);
+        pass_chunk(chunk, limits, embed_images, trial).into_iter().for_each(&mut each);
     }
 }
 
 /// What becomes of rows that are all there, in order. An image that can't be decoded is quarantined here, not found out in
 /// training.
 pub fn pass_rows(rows: Vec<RawRow>, limits: &ImageLimits, embed_images: bool) -> Vec<PartRow> {
+    pass_chunk(rows, limits, embed_images, &|_| Ok(()))
+}
+
+fn pass_chunk(rows: Vec<RawRow>, limits: &ImageLimits, embed_images: bool, trial: Trial<'_>) -> Vec<PartRow> {
     let decoding = tracing::info_span!("decode", rows = rows.len() as i64).entered();
-    let decoded = decode_rows(&rows, limits, |_| ());
+    let decoded = decode_rows(&rows, limits, trial, |_| ());
     drop(decoding);
     let outcome = |(row, decoded): (RawRow, Result<(), RowOutcome>)| {
         let mut row = pass_through(row, embed_images);

@@ -1,5 +1,7 @@
 //! From encoded images to the pixels that the models see: decoded on a few threads, results in the order of the rows.
 
+use std::any::Any;
+use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -24,24 +26,37 @@ pub(crate) fn evaluation(preprocessor: &PreprocessorConfig) -> Evaluation {
     Evaluation { geometry, mean: preprocessor.mean, std: preprocessor.std }
 }
 
+/// What a row's image is put to before it is decoded in this process; an error is what becomes of the row.
+pub type Trial<'a> = &'a (dyn Fn(&RawRow) -> Result<(), RowOutcome> + Sync);
+
 /// Decodes every row's image and makes of it what `prepare` makes; a row without a decodable image gets the outcome that
 /// says so.
 pub(crate) fn decode_rows<T: Send>(
     rows: &[RawRow],
     limits: &ImageLimits,
+    trial: Trial<'_>,
     prepare: impl Fn(&RgbImage) -> T + Sync,
 ) -> Vec<Result<T, RowOutcome>> {
     let decode = |row: &RawRow| {
         let Some(bytes) = &row.image else {
             return Err(RowOutcome::quarantined(Stage::Read, "image_missing", "the image is null"));
         };
-        match images::decode(bytes, limits) {
-            Ok(image) => Ok(prepare(&image)),
-            Err(error) => Err(RowOutcome::quarantined(Stage::Decode, error.reason(), error.to_string())),
+        trial(row)?;
+        let failed = |reason, detail: String| Err(RowOutcome::quarantined(Stage::Decode, reason, detail));
+        match catch_unwind(|| images::decode(bytes, limits)) {
+            Ok(Ok(image)) => Ok(prepare(&image)),
+            Ok(Err(error)) => failed(error.reason(), error.to_string()),
+            Err(panic) => failed("decoder_panic", panic_message(&*panic)),
         }
     };
     let cores = thread::available_parallelism().map_or(1, usize::from);
     in_order(rows, cores.min(MAX_THREADS), decode)
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_else(|| "unknown".into())
 }
 
 /// `work` on every item, on at most `threads` threads, results in the order of the items.

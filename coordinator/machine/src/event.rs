@@ -324,6 +324,8 @@ pub enum Work {
         plan: ShardPlan,
         /// The attempt.
         token: ShardToken,
+        /// Attempts at it that ended without a part, but for those that were handed back.
+        failures: u32,
     },
     /// Do this with a checkpoint.
     Task {

@@ -44,8 +44,7 @@ impl Machine {
     /// a second attempt is likely to finish sooner.
     fn lease_shard(&self, worker: WorkerId, member: &Member) -> Decision {
         if let Some((shard, attempt)) = self.shards.held_by(worker) {
-            let work = Work::Shard { plan: shard.plan.clone(), token: attempt.token };
-            return Decision::answer(Answer::Work(work));
+            return Decision::answer(Answer::Work(work_at(shard, attempt.token)));
         }
         let is_big_enough = self.is_big_enough(member);
         let idle = if self.shards.pending.len() > self.members.alive() { Vec::new() } else { self.idle_beside(worker) };
@@ -64,8 +63,7 @@ impl Machine {
             worker,
             until_ms: self.now_ms + self.config.lease_ms,
         };
-        let work = Work::Shard { plan: shard.plan.clone(), token };
-        Decision { records: vec![granted], after_durable: Ok(Answer::Work(work)) }
+        Decision { records: vec![granted], after_durable: Ok(Answer::Work(work_at(shard, token))) }
     }
 
     /// Others that could take a shard now: they asked within the last half term and still wait. Whoever stops asking no
@@ -176,4 +174,8 @@ impl Machine {
         let endings = held.map(|(epoch, shard)| ((shard.clone(), epoch), ending.clone())).collect();
         self.shards.end_attempts(self.config.attempts, endings)
     }
+}
+
+fn work_at(shard: &Shard, token: ShardToken) -> Work {
+    Work::Shard { plan: shard.plan.clone(), token, failures: shard.failures }
 }

@@ -300,7 +300,7 @@ impl History {
             }
             Op::Lease { worker } => {
                 let Some(worker) = self.worker(worker) else { return };
-                if let Ok(Answer::Work(Work::Shard { plan, token })) = self.call(worker, Call::Lease) {
+                if let Ok(Answer::Work(Work::Shard { plan, token, .. })) = self.call(worker, Call::Lease) {
                     let live = self.granted.iter().any(|granted| {
                         granted.worker == worker && granted.shard == plan.shard && granted.token == token
                     });
@@ -389,7 +389,7 @@ impl History {
     /// A worker makes all parts that are left.
     fn mill(&mut self, worker: WorkerId) {
         for _ in 0..=SHARDS {
-            if let Ok(Answer::Work(Work::Shard { plan, token })) = self.call(worker, Call::Lease) {
+            if let Ok(Answer::Work(Work::Shard { plan, token, .. })) = self.call(worker, Call::Lease) {
                 self.commit(&Granted { worker, shard: plan.shard, token }, worker, "d0");
             }
         }

@@ -308,7 +308,7 @@ fn show_record(json: &Value) -> String {
 
 fn show_answer(answer: &Answer) -> String {
     match answer {
-        Answer::Work(Work::Shard { plan, token }) => {
+        Answer::Work(Work::Shard { plan, token, .. }) => {
             format!("shard {}@{}.{}", plan.shard, token.incarnation, token.epoch)
         }
         Answer::Work(Work::Task { task, token, stage, checkpoint, .. }) => {

@@ -66,7 +66,7 @@ impl Bench {
 
     async fn lease(&self, worker: WorkerId) -> (ShardId, ShardToken) {
         match self.call(worker, Call::Lease).await {
-            Ok(Answer::Work(Work::Shard { plan, token })) => (plan.shard, token),
+            Ok(Answer::Work(Work::Shard { plan, token, .. })) => (plan.shard, token),
             other => panic!("{other:?}"),
         }
     }

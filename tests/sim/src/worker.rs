@@ -356,7 +356,7 @@ impl Cluster {
 
     fn on_work(&mut self, worker: usize, work: Work) {
         match work {
-            Work::Shard { plan, token } => {
+            Work::Shard { plan, token, .. } => {
                 let work_ms = self.dice.between(5, 60);
                 let slow_per_mille = self.workers[worker].traits.slow_per_mille;
                 let is_slow = self.is_rough() && self.dice.per_mille(slow_per_mille);

@@ -190,6 +190,36 @@ fn a_terminated_worker_hands_its_lease_back() {
 }
 
 #[test]
+fn an_image_that_kills_its_decoder_is_quarantined_and_its_shard_is_not() {
+    const FAULT: &[&str] = &["crash-at-row:25"];
+    let run = Run::pass_through(corpus());
+    let port = free_port();
+    let mut coordinator = run.coordinator(port);
+    let mut crashes = 0;
+    loop {
+        let mut doomed = worker(port, &format!("doomed-{crashes}"), FAULT);
+        let status = doomed.wait();
+        if status.success() {
+            break;
+        }
+        assert_eq!(status.signal(), Some(libc::SIGABRT), "its log:\n{}", doomed.log());
+        crashes += 1;
+    }
+    assert_eq!(coordinator.wait().code(), Some(3), "the coordinator's log:\n{}", coordinator.log());
+    assert_eq!(crashes, FILES, "each file has one such row, which kills one worker");
+    run.verify();
+    let quarantines = run.bytes().into_iter().filter(|(name, _)| name.starts_with("quarantine/"));
+    let rows =
+        quarantines.flat_map(|(_, bytes)| quern_capfilt::read_quarantine(bytes.into()).expect("a quarantine part"));
+    let killers: Vec<_> = rows.filter(|row| row.reason == "decoder_crash").collect();
+    assert_eq!(killers.len(), FILES, "{killers:?}");
+    for row in killers {
+        assert_eq!((row.id.row, row.stage.as_str()), (25, "decode"), "{row:?}");
+        assert!(row.detail.contains("signal: 6 (SIGABRT)"), "{row:?}");
+    }
+}
+
+#[test]
 fn the_zoo_is_what_the_tests_use() {
     for model in ["blip", "clip"] {
         assert!(root().join("zoo").join(model).join("model.safetensors").exists(), "zoo/{model} is not committed");

@@ -72,7 +72,7 @@ fn rows_that_come_slowly_are_the_same_as_rows_that_are_there() {
         std::thread::sleep(std::time::Duration::from_millis(row.id.row % 3 * 20));
     });
     let mut found = Vec::new();
-    engine.run_shard(slowly, 10, &AtomicBool::new(false), |row| found.push(row)).unwrap();
+    engine.run_shard(slowly, 10, &|_| Ok(()), &AtomicBool::new(false), |row| found.push(row)).unwrap();
     assert_eq!(found, expected);
 }
 
@@ -85,7 +85,7 @@ fn a_shard_that_is_stopped_returns_early() {
         found += 1;
         stop.store(true, Ordering::SeqCst);
     };
-    engine.run_shard(rows().into_iter().cycle().take(400), 400, &stop, each).unwrap();
+    engine.run_shard(rows().into_iter().cycle().take(400), 400, &|_| Ok(()), &stop, each).unwrap();
     assert!((1..100).contains(&found), "{found} rows were shown");
 }
 

@@ -176,7 +176,7 @@ impl Checker {
 
     fn work(&self, worker: WorkerId, work: &Work) -> Verdict {
         match work {
-            Work::Shard { plan, token } => {
+            Work::Shard { plan, token, .. } => {
                 ensure(self.before.live.contains(&token.epoch), || format!("attempt {} is not live", token.epoch))?;
                 ensure(self.ledger.plans.get(&plan.shard) == Some(plan), || format!("{plan:?} is not the plan"))?;
                 self.was_granted(worker, &plan.shard, *token)
