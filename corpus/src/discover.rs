@@ -1,7 +1,7 @@
 //! Which columns a data set has, and which of them hold the image, the caption and the key when nobody says.
 
 use parquet::arrow::async_reader::AsyncFileReader;
-use quern_recipes::Columns;
+use quern_recipes::{Columns, Images};
 
 use crate::columns::{self, ColumnError};
 use crate::parquet_file::ParquetFile;
@@ -84,7 +84,7 @@ pub async fn discover_columns(folder: &Folder, named: NamedColumns) -> Result<Co
         let found = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         DiscoverError::Unclear { url: url.clone(), role, found }
     })?;
-    match columns::find(schema, &chosen) {
+    match columns::find(schema, &chosen, &Images::Bytes) {
         Ok(_) => Ok(chosen),
         Err(source) => Err(DiscoverError::Columns { url, source }),
     }

@@ -169,7 +169,8 @@ async fn read_footer(folder: &Folder, dataset: &Dataset, file: &str, size: u64) 
     let opened = ParquetFile::open(folder.store.clone(), path, size).await;
     let mut parquet = opened.map_err(|error| StoreError::new("read", folder.url_of(file), error))?;
     let metadata = parquet.get_metadata(None).await?;
-    columns::find(metadata.file_metadata().schema_descr(), &dataset.columns)?;
+    let schema = metadata.file_metadata().schema_descr();
+    columns::find(schema, &columns::named(schema, dataset), &dataset.images)?;
     let groups = row_groups(&metadata);
     let rows = groups.iter().sum();
     if rows > MAX_ROWS { Err(FooterError::TooManyRows(rows)) } else { Ok(groups) }

@@ -32,9 +32,7 @@ pub(crate) fn decode_rows<T: Send>(
     prepare: impl Fn(&RgbImage) -> T + Sync,
 ) -> Vec<Result<T, RowOutcome>> {
     let decode = |row: &RawRow| {
-        let Some(bytes) = &row.image else {
-            return Err(RowOutcome::quarantined(Stage::Read, "image_missing", "the image is null"));
-        };
+        let bytes = row.image().map_err(RowOutcome::without_image)?;
         match images::decode(bytes, limits) {
             Ok(image) => Ok(prepare(&image)),
             Err(error) => Err(RowOutcome::quarantined(Stage::Decode, error.reason(), error.to_string())),
