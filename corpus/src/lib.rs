@@ -16,6 +16,7 @@ mod columns;
 mod counted;
 pub mod discover;
 pub mod fetch;
+mod files;
 #[cfg(feature = "images")]
 pub mod images;
 mod keyed;
@@ -26,6 +27,7 @@ pub mod plan;
 pub mod reader;
 mod rows;
 pub mod store;
+mod tars;
 #[cfg(feature = "images")]
 pub mod toy;
 mod values;

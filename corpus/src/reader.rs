@@ -7,6 +7,7 @@
 
 mod images;
 mod parquet_rows;
+mod tar_rows;
 mod task;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use tokio::task::JoinError;
 
 use crate::columns::ColumnError;
 use crate::fetch::{FetchSetupError, Fetcher};
+use crate::files::TAR;
 use crate::rows::RowId;
 use crate::store::{self, Folder, StoreError};
 
@@ -113,6 +115,14 @@ pub enum ReadError {
         #[source]
         source: ParquetError,
     },
+    /// Bytes that are no tar.
+    #[error("{url}: {reason}")]
+    Tar {
+        /// The file.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The task that reads a piece died.
     #[error("{url}, rows {row_start} to {row_end}: the reader failed: {source}")]
     Task {
@@ -139,7 +149,8 @@ impl ReadError {
             ReadError::Task { .. } => true,
             ReadError::Columns { .. }
             | ReadError::OutOfRange { .. }
-            | ReadError::Parquet { .. } => false,
+            | ReadError::Parquet { .. }
+            | ReadError::Tar { .. } => false,
         }
     }
 
@@ -150,7 +161,7 @@ impl ReadError {
             ReadError::Store(_) => "store_failed",
             ReadError::Columns { .. } => "file_columns",
             ReadError::OutOfRange { .. } => "file_changed",
-            ReadError::Parquet { .. } => "file_unreadable",
+            ReadError::Parquet { .. } | ReadError::Tar { .. } => "file_unreadable",
             ReadError::Task { .. } => "reader_failed",
         }
     }
@@ -188,7 +199,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the file can't be opened, lacks the image or caption column, or has fewer rows. Later failures are in the
-    /// stream.
+    /// stream; so is that a tar file has fewer rows.
     pub async fn rows(&self, dataset: &Dataset, file: &str, row_start: u64, rows: u64) -> Result<RowStream, ReadError> {
         self.rows_in(&store::open(&dataset.path)?, dataset, file, row_start, rows).await
     }
@@ -205,6 +216,9 @@ impl Reader {
         row_start: u64,
         rows: u64,
     ) -> Result<RowStream, ReadError> {
+        if file.ends_with(TAR) {
+            return tar_rows::stream(folder, dataset, file, row_start, rows, self.max_bytes).await;
+        }
         let found = parquet_rows::stream(folder, dataset, file, row_start, rows).await?;
         Ok(images::with_images(found, images::Source::of(dataset, self.fetcher.as_ref())?, self.max_bytes))
     }
