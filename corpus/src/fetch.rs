@@ -34,6 +34,8 @@ use crate::reader::MissingImage;
 
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
+/// Images that are asked for ahead, per fetch that may be under way.
+const AHEAD_PER_TURN: usize = 4;
 /// Before the second try.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// Nobody is waited for longer.
@@ -86,7 +88,7 @@ impl Fetcher {
             excepted: client(true)?,
             exceptions: fetch.allow_private_hosts.iter().filter_map(|host| exception(host)).collect(),
             turns: Turns::new(fetch.concurrency as usize, fetch.per_host as usize),
-            ahead: fetch.concurrency as usize,
+            ahead: AHEAD_PER_TURN * fetch.concurrency as usize,
             timeout: Duration::from_millis(fetch.timeout_ms),
             patience,
             max_bytes,
@@ -94,7 +96,8 @@ impl Fetcher {
         })
     }
 
-    /// Images that are worth asking for at a time.
+    /// Images that are worth waiting for a turn at a time: more than there are turns, since they are handed on in order, and
+    /// one slow server must not hold all others up.
     pub(crate) fn ahead(&self) -> usize {
         self.ahead
     }

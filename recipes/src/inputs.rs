@@ -53,7 +53,7 @@ pub struct Fetch {
 impl Default for Fetch {
     fn default() -> Self {
         Fetch {
-            concurrency: 32,
+            concurrency: 64,
             per_host: 4,
             connect_timeout_ms: 5_000,
             timeout_ms: 30_000,
