@@ -4,14 +4,14 @@ use std::fmt;
 
 use bytes::Bytes;
 use quern_corpus::RowId;
-use quern_corpus::reader::RawRow;
+use quern_corpus::reader::{MissingImage, RawRow};
 
 use crate::candidate::Candidate;
 
 /// Where a row failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// The row holds no image, or no caption where one is needed.
+    /// The row holds no image, its image could not be had, or it holds no caption where one is needed.
     Read,
     /// The image is refused, of no known format, truncated or damaged.
     Decode,
@@ -83,6 +83,11 @@ impl RowOutcome {
     pub fn quarantined(stage: Stage, reason: &str, detail: impl Into<String>) -> Self {
         RowOutcome::Quarantined { stage, reason: reason.into(), detail: detail.into() }
     }
+
+    /// A row whose image could not be had.
+    pub fn without_image(missing: MissingImage) -> Self {
+        RowOutcome::quarantined(Stage::Read, missing.reason, missing.detail)
+    }
 }
 
 /// A row of a part.
@@ -101,9 +106,10 @@ pub struct PartRow {
 /// A row of a data set with `capfilt: false`: its caption is kept as it is. Without an image or with a caption that is
 /// null, empty or blank, nothing can be trained on it, and it is quarantined. The image is not decoded here.
 pub fn pass_through(row: RawRow, embed_image: bool) -> PartRow {
-    let RawRow { id, key, image, caption } = row;
-    let outcome = match (&image, caption) {
-        (None, _) => RowOutcome::quarantined(Stage::Read, "image_missing", "the image is null"),
+    let without_image = row.image().err();
+    let RawRow { id, key, image, caption, .. } = row;
+    let outcome = match (without_image, caption) {
+        (Some(missing), _) => RowOutcome::without_image(missing),
         (_, None) => RowOutcome::quarantined(Stage::Read, "empty_caption", "the caption is null"),
         (_, Some(caption)) if caption.trim().is_empty() => {
             RowOutcome::quarantined(Stage::Read, "empty_caption", "the caption is empty")
@@ -119,7 +125,8 @@ mod tests {
 
     fn row(image: Option<&'static [u8]>, caption: Option<&str>) -> RawRow {
         let id = RowId { dataset: "d".into(), file: "f".into(), row: 3 };
-        RawRow { id, key: Some("k".into()), image: image.map(Bytes::from_static), caption: caption.map(Into::into) }
+        let (image, caption) = (image.map(Bytes::from_static), caption.map(Into::into));
+        RawRow { id, key: Some("k".into()), image, missing: None, caption }
     }
 
     #[test]
@@ -137,6 +144,8 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(reason(row(None, Some("a"))), "image_missing");
+        let missing = MissingImage { reason: "image_not_found", detail: "there is no \"a.jpg\"".into() };
+        assert_eq!(reason(RawRow { missing: Some(missing), ..row(None, Some("a")) }), "image_not_found");
         for empty in [None, Some(""), Some(" \n\t")] {
             assert_eq!(reason(row(Some(b"x"), empty)), "empty_caption");
         }

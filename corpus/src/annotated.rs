@@ -16,9 +16,9 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 
 use crate::parquet_file::ParquetFile;
-use crate::reader::{bytes_at, image_bytes, text};
 use crate::rows::RowId;
 use crate::store::{self, Folder, StoreError};
+use crate::values::{bytes_at, image_bytes, text};
 
 /// Rows that are decoded at a time.
 const BATCH_ROWS: usize = 64;

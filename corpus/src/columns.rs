@@ -1,14 +1,15 @@
 //! Which of a parquet file's columns hold the image, the caption and the key.
 //!
-//! An image is a column of bytes, or Hugging Face's `struct{bytes, path}`. Text is read as bytes, so that one row
+//! An image is a column of bytes, or Hugging Face's `struct{bytes, path}`; where images are at paths or URLs, a column of
+//! text, or the struct's `path` wherever its `bytes` are null. Text is read as bytes, so that one row
 //! with broken UTF-8 does not make its whole file unreadable.
 
 use std::sync::Arc;
 
 use parquet::basic::Type as Physical;
 use parquet::errors::ParquetError;
-use parquet::schema::types::{SchemaDescriptor, Type};
-use quern_recipes::Columns;
+use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
+use quern_recipes::{Columns, Dataset, Images};
 
 /// A file's columns are not those that the recipe names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,17 +41,58 @@ pub enum ColumnError {
 /// Where the wanted columns are: indices of leaf columns, in the file's order of leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Leaves {
-    pub image: usize,
+    /// The images' bytes.
+    pub image: Option<usize>,
+    /// The images' paths or URLs.
+    pub path: Option<usize>,
     pub caption: usize,
     pub key: Option<usize>,
 }
 
+impl Leaves {
+    /// All that are read.
+    pub fn all(self) -> impl Iterator<Item = usize> {
+        [self.image, self.path, Some(self.caption), self.key].into_iter().flatten()
+    }
+
+    /// The one that says most about how much there is to read.
+    pub fn of_image(self) -> usize {
+        self.image.or(self.path).unwrap_or(self.caption)
+    }
+}
+
+/// The data set's columns; where it has URLs and leaves columns to their defaults, LAION's names stand in for those that
+/// the file lacks.
+pub(crate) fn named(schema: &SchemaDescriptor, dataset: &Dataset) -> Columns {
+    let (mut columns, usual) = (dataset.columns.clone(), Columns::default());
+    if dataset.images == Images::Urls {
+        let stand_in = |column: &mut String, usual: &str, laion: &[&str]| {
+            if *column == usual && root(schema, column).is_none() {
+                let found = laion.iter().find(|name| root(schema, name).is_some());
+                found.iter().for_each(|name| *column = (**name).to_owned());
+            }
+        };
+        stand_in(&mut columns.image, &usual.image, &["url", "URL"]);
+        stand_in(&mut columns.caption, &usual.caption, &["TEXT"]);
+        stand_in(&mut columns.key, &usual.key, &["SAMPLE_ID"]);
+    }
+    columns
+}
+
 /// Finds the wanted columns in a file's schema.
-pub(crate) fn find(schema: &SchemaDescriptor, columns: &Columns) -> Result<Leaves, ColumnError> {
-    let image = required(schema, "image", &columns.image)?;
+pub(crate) fn find(schema: &SchemaDescriptor, columns: &Columns, images: &Images) -> Result<Leaves, ColumnError> {
+    let root_image = required(schema, "image", &columns.image)?;
     let caption = required(schema, "caption", &columns.caption)?;
+    let (image, path) = match images {
+        Images::Bytes => (Some(image_leaf(schema, root_image, &columns.image)?), None),
+        Images::Paths(_) | Images::Urls => {
+            let path = path_leaf(schema, root_image, &columns.image)?;
+            (field_leaf(schema, root_image, &columns.image, "bytes"), Some(path))
+        }
+    };
     Ok(Leaves {
-        image: image_leaf(schema, image, &columns.image)?,
+        image,
+        path,
         caption: typed_leaf(schema, caption, "caption", "text", &[Physical::BYTE_ARRAY])?,
         key: match root(schema, &columns.key) {
             None => None,
@@ -58,8 +100,8 @@ pub(crate) fn find(schema: &SchemaDescriptor, columns: &Columns) -> Result<Leave
                 schema,
                 key,
                 "key",
-                "text or an integer",
-                &[Physical::BYTE_ARRAY, Physical::INT32, Physical::INT64],
+                "text or a number",
+                &[Physical::BYTE_ARRAY, Physical::INT32, Physical::INT64, Physical::DOUBLE],
             )?),
         },
     })
@@ -67,26 +109,37 @@ pub(crate) fn find(schema: &SchemaDescriptor, columns: &Columns) -> Result<Leave
 
 /// The same schema with plain bytes in the place of text in the root columns that are read.
 pub(crate) fn text_as_bytes(schema: &SchemaDescriptor, leaves: Leaves) -> Result<SchemaDescriptor, ParquetError> {
-    let read: Vec<usize> = [Some(leaves.image), Some(leaves.caption), leaves.key]
-        .into_iter()
-        .flatten()
-        .map(|leaf| schema.get_column_root_idx(leaf))
-        .collect();
+    let read: Vec<usize> = leaves.all().map(|leaf| schema.get_column_root_idx(leaf)).collect();
+    let image = schema.get_column_root_idx(leaves.of_image());
     let root = schema.root_schema();
-    let fields = root.get_fields().iter().enumerate().map(|(index, field)| {
-        let text = field.is_primitive() && field.get_physical_type() == Physical::BYTE_ARRAY;
-        if !text || !read.contains(&index) {
-            return Ok(Arc::clone(field));
+    let fields = root.get_fields().iter().enumerate().map(|(index, field)| match field.is_primitive() {
+        true if read.contains(&index) => as_bytes(field),
+        false if index == image => {
+            let fields = field.get_fields().iter().map(as_bytes).collect::<Result<Vec<_>, _>>()?;
+            let info = field.get_basic_info();
+            let group = Type::group_type_builder(field.name())
+                .with_repetition(info.repetition())
+                .with_id(info.has_id().then(|| info.id()))
+                .with_fields(fields);
+            group.build().map(Arc::new)
         }
-        let info = field.get_basic_info();
-        Type::primitive_type_builder(field.name(), Physical::BYTE_ARRAY)
-            .with_repetition(info.repetition())
-            .with_id(info.has_id().then(|| info.id()))
-            .build()
-            .map(Arc::new)
+        _ => Ok(Arc::clone(field)),
     });
     let fields = fields.collect::<Result<Vec<_>, _>>()?;
     Ok(SchemaDescriptor::new(Arc::new(Type::group_type_builder(root.name()).with_fields(fields).build()?)))
+}
+
+/// A field of text as one of plain bytes; any other as it is.
+fn as_bytes(field: &TypePtr) -> Result<TypePtr, ParquetError> {
+    if !field.is_primitive() || field.get_physical_type() != Physical::BYTE_ARRAY {
+        return Ok(Arc::clone(field));
+    }
+    let info = field.get_basic_info();
+    Type::primitive_type_builder(field.name(), Physical::BYTE_ARRAY)
+        .with_repetition(info.repetition())
+        .with_id(info.has_id().then(|| info.id()))
+        .build()
+        .map(Arc::new)
 }
 
 fn root(schema: &SchemaDescriptor, name: &str) -> Option<usize> {
@@ -108,15 +161,38 @@ fn image_leaf(schema: &SchemaDescriptor, root: usize, name: &str) -> Result<usiz
     if field.is_primitive() {
         return typed_leaf(schema, root, "image", wanted, &[Physical::BYTE_ARRAY]);
     }
-    (0..schema.num_columns())
-        .find(|&leaf| {
-            let column = schema.column(leaf);
-            schema.get_column_root_idx(leaf) == root
-                && column.path().parts() == [name, "bytes"]
-                && column.physical_type() == Physical::BYTE_ARRAY
-                && column.max_rep_level() == 0
-        })
-        .ok_or_else(|| ColumnError::Type { role: "image", name: name.into(), found: describe(field), wanted })
+    field_leaf(schema, root, name, "bytes").ok_or_else(|| ColumnError::Type {
+        role: "image",
+        name: name.into(),
+        found: describe(field),
+        wanted,
+    })
+}
+
+/// The leaf with an image's path or URL: the column itself, or `path` of a struct.
+fn path_leaf(schema: &SchemaDescriptor, root: usize, name: &str) -> Result<usize, ColumnError> {
+    let wanted = "a path or URL as text, or a struct with a field `path`";
+    let field = &schema.root_schema().get_fields()[root];
+    if field.is_primitive() {
+        return typed_leaf(schema, root, "image", wanted, &[Physical::BYTE_ARRAY]);
+    }
+    field_leaf(schema, root, name, "path").ok_or_else(|| ColumnError::Type {
+        role: "image",
+        name: name.into(),
+        found: describe(field),
+        wanted,
+    })
+}
+
+/// The leaf of a struct's field that holds bytes or text.
+fn field_leaf(schema: &SchemaDescriptor, root: usize, name: &str, field: &str) -> Option<usize> {
+    (0..schema.num_columns()).find(|&leaf| {
+        let column = schema.column(leaf);
+        schema.get_column_root_idx(leaf) == root
+            && column.path().parts() == [name, field]
+            && column.physical_type() == Physical::BYTE_ARRAY
+            && column.max_rep_level() == 0
+    })
 }
 
 fn typed_leaf(
@@ -170,9 +246,9 @@ mod tests {
 
     #[test]
     fn finds_plain_columns_and_a_missing_key_is_none() {
-        let found = find(&schema(WEB), &columns("jpg", "caption", "key")).unwrap();
-        assert_eq!(found, Leaves { image: 2, caption: 1, key: Some(3) });
-        assert_eq!(find(&schema(WEB), &columns("jpg", "caption", "uid")).unwrap().key, None);
+        let found = find(&schema(WEB), &columns("jpg", "caption", "key"), &Images::Bytes).unwrap();
+        assert_eq!(found, Leaves { image: Some(2), path: None, caption: 1, key: Some(3) });
+        assert_eq!(find(&schema(WEB), &columns("jpg", "caption", "uid"), &Images::Bytes).unwrap().key, None);
     }
 
     #[test]
@@ -181,17 +257,54 @@ mod tests {
             "message m { optional group image { optional binary path (UTF8); optional binary bytes; }
              optional binary text (UTF8); required int64 id; }",
         );
-        let found = find(&schema, &columns("image", "text", "id")).unwrap();
-        assert_eq!(found, Leaves { image: 1, caption: 2, key: Some(3) });
+        let columns = columns("image", "text", "id");
+        let found = find(&schema, &columns, &Images::Bytes).unwrap();
+        assert_eq!(found, Leaves { image: Some(1), path: None, caption: 2, key: Some(3) });
+        let found = find(&schema, &columns, &Images::Paths("pictures".into())).unwrap();
+        assert_eq!(found, Leaves { image: Some(1), path: Some(0), caption: 2, key: Some(3) });
+        let bytes = text_as_bytes(&schema, found).unwrap();
+        assert!(bytes.columns().iter().all(|column| column.converted_type() == ConvertedType::NONE));
+    }
+
+    #[test]
+    fn a_path_or_url_is_text_or_the_path_of_a_struct() {
+        let laion = "message m { optional double SAMPLE_ID; optional binary URL (UTF8); optional binary TEXT (UTF8);
+            optional group image { optional binary path (UTF8); } optional group bare { optional binary bytes; } }";
+        let urls = |image, caption| find(&schema(laion), &columns(image, caption, "none"), &Images::Urls);
+        assert_eq!(urls("URL", "TEXT").unwrap(), Leaves { image: None, path: Some(1), caption: 2, key: None });
+        assert_eq!(urls("image", "TEXT").unwrap(), Leaves { image: None, path: Some(3), caption: 2, key: None });
+        for wrong in ["SAMPLE_ID", "bare"] {
+            let error = urls(wrong, "TEXT").unwrap_err().to_string();
+            assert!(error.contains("a path or URL as text, or a struct with a field `path`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn laions_names_stand_in_for_defaults_where_images_are_urls() {
+        let laion = "message m { optional int64 SAMPLE_ID; optional binary URL (UTF8); optional binary TEXT (UTF8); }";
+        let dataset = |images| Dataset {
+            name: "laion".into(),
+            path: "unused".into(),
+            format: None,
+            images,
+            columns: Columns::default(),
+            capfilt: true,
+        };
+        let urls = dataset(Images::Urls);
+        assert_eq!(named(&schema(laion), &urls), columns("URL", "TEXT", "SAMPLE_ID"));
+        assert_eq!(named(&schema(WEB), &urls), columns("jpg", "caption", "key"), "what is there is taken");
+        let other = Dataset { columns: columns("link", "caption", "key"), ..urls };
+        assert_eq!(named(&schema(laion), &other), columns("link", "TEXT", "SAMPLE_ID"), "what is named is taken");
+        assert_eq!(named(&schema(laion), &dataset(Images::Bytes)), Columns::default());
     }
 
     #[test]
     fn errors_name_the_columns_that_are_there() {
-        let error = find(&schema(WEB), &columns("image", "caption", "key")).unwrap_err();
+        let error = find(&schema(WEB), &columns("image", "caption", "key"), &Images::Bytes).unwrap_err();
         assert!(error.to_string().contains("`width`, `caption`, `jpg`, `key`, `exif`"), "{error}");
         assert!(error.to_string().contains("columns.image"), "{error}");
         for (image, caption, key) in [("width", "caption", "key"), ("jpg", "exif", "key"), ("jpg", "caption", "exif")] {
-            let error = find(&schema(WEB), &columns(image, caption, key)).unwrap_err();
+            let error = find(&schema(WEB), &columns(image, caption, key), &Images::Bytes).unwrap_err();
             assert!(matches!(error, ColumnError::Type { .. }), "{error}");
         }
     }
@@ -199,7 +312,7 @@ mod tests {
     #[test]
     fn only_the_columns_that_are_read_lose_their_text_type() {
         let schema = schema(WEB);
-        let leaves = find(&schema, &columns("jpg", "caption", "none")).unwrap();
+        let leaves = find(&schema, &columns("jpg", "caption", "none"), &Images::Bytes).unwrap();
         let bytes = text_as_bytes(&schema, leaves).unwrap();
         let is_text = |column: &ColumnDescPtr| column.converted_type() == ConvertedType::UTF8;
         let texts = |schema: &SchemaDescriptor| schema.columns().iter().map(is_text).collect::<Vec<_>>();

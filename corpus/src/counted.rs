@@ -3,11 +3,12 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::stream::BoxStream;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 /// A store and the bytes that were read from it.
@@ -16,17 +17,23 @@ pub(crate) struct Counted<S> {
     inner: S,
     bytes: AtomicU64,
     failing: Option<&'static str>,
+    breaking: Option<&'static str>,
 }
 
 impl<S> Counted<S> {
     /// Counts from 0.
     pub fn new(inner: S) -> Self {
-        Counted { inner, bytes: AtomicU64::new(0), failing: None }
+        Counted { inner, bytes: AtomicU64::new(0), failing: None, breaking: None }
     }
 
     /// Cuts the connection when the object of this name is read.
     pub fn failing(inner: S, name: &'static str) -> Self {
         Counted { failing: Some(name), ..Counted::new(inner) }
+    }
+
+    /// Cuts the connection in the middle of the object of this name.
+    pub fn breaking(inner: S, name: &'static str) -> Self {
+        Counted { breaking: Some(name), ..Counted::new(inner) }
     }
 
     /// Bytes read so far.
@@ -44,11 +51,18 @@ impl<S: ObjectStore> fmt::Display for Counted<S> {
 #[async_trait::async_trait]
 impl<S: ObjectStore> ObjectStore for Counted<S> {
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        let cut = || object_store::Error::Generic { store: "test", source: "the connection was cut".into() };
         if self.failing.is_some_and(|name| at.filename() == Some(name)) {
-            return Err(object_store::Error::Generic { store: "test", source: "the connection was cut".into() });
+            return Err(cut());
         }
-        let result = self.inner.get_opts(at, options).await?;
-        self.bytes.fetch_add(result.range.end - result.range.start, Ordering::SeqCst);
+        let is_head = options.head;
+        let mut result = self.inner.get_opts(at, options).await?;
+        if self.breaking.is_some_and(|name| at.filename() == Some(name)) {
+            let beginning = Ok(Bytes::from_static(b"whole"));
+            result.payload = GetResultPayload::Stream(stream::iter([beginning, Err(cut())]).boxed());
+        }
+        let read = if is_head { 0 } else { result.range.end - result.range.start };
+        self.bytes.fetch_add(read, Ordering::SeqCst);
         Ok(result)
     }
 

@@ -1,28 +1,49 @@
 //! Which columns a data set has, and which of them hold the image, the caption and the key when nobody says.
 
+use std::collections::BTreeSet;
+
 use parquet::arrow::async_reader::AsyncFileReader;
-use quern_recipes::Columns;
+use parquet::basic::{ConvertedType, LogicalType};
+use parquet::schema::types::{SchemaDescriptor, Type};
+use quern_recipes::{Columns, Format, Images};
 
 use crate::columns::{self, ColumnError};
+use crate::files::{FilesError, of_one_format};
 use crate::parquet_file::ParquetFile;
 use crate::store::{Folder, StoreError};
+use crate::tars::{self, Layout, Samples, TarError};
 
 /// Names of a column with an image's bytes, likeliest first: img2dataset's and WebDataset's, Hugging Face's.
 const IMAGE: [&str; 8] = ["jpg", "image", "jpeg", "png", "webp", "img", "IMAGE", "image_bytes"];
+/// Names of a column with an image's URL: img2dataset's, LAION's and others'.
+const URL: [&str; 6] = ["url", "URL", "image_url", "Image_URL", "img_url", "image_link"];
 /// Names of a column with a caption: img2dataset's, WebDataset's, Hugging Face's, LAION's.
 const CAPTION: [&str; 8] = ["caption", "txt", "text", "TEXT", "CAPTION", "alt_text", "alt", "title"];
 /// Names of a column with a key: img2dataset's, LAION's and others'.
 const KEY: [&str; 7] = ["key", "__key__", "SAMPLE_ID", "uid", "id", "KEY", "sample_id"];
+/// Samples of a tar file that are looked at.
+const LOOKED_AT: usize = 64;
 
-/// Columns that a person has named; the others are looked for.
+/// What a person has named; the rest is looked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NamedColumns {
-    /// With the image's bytes.
+    /// With the image's bytes, path or URL.
     pub image: Option<String>,
     /// With the caption.
     pub caption: Option<String>,
     /// With the key.
     pub key: Option<String>,
+    /// What the image column's paths are relative to, if it holds such.
+    pub image_base: Option<String>,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Discovered {
+    /// The columns by role.
+    pub columns: Columns,
+    /// What the image column holds.
+    pub images: Images,
 }
 
 /// Why columns are not known.
@@ -31,9 +52,15 @@ pub enum DiscoverError {
     /// The folder can't be listed, or the first file can't be fetched.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// No parquet file.
-    #[error("no *.parquet file under {0}; check the path")]
+    /// No file of a known format.
+    #[error("no *.parquet file and no *.tar file under {0}; check the path")]
     NoFiles(String),
+    /// Files of two formats.
+    #[error(
+        "*.parquet files and *.tar files are under {0}; name a folder with one of them, or write a recipe and say `format: \
+         parquet` or `format: webdataset` in it"
+    )]
+    TwoFormats(String),
     /// The first file is none.
     #[error("{url} is not a readable parquet file: {source}")]
     Parquet {
@@ -42,6 +69,14 @@ pub enum DiscoverError {
         /// Why.
         #[source]
         source: parquet::errors::ParquetError,
+    },
+    /// The first file is none.
+    #[error("{url}: {reason}")]
+    Tar {
+        /// The file.
+        url: String,
+        /// Why.
+        reason: String,
     },
     /// A column isn't there, or doesn't hold what it should.
     #[error("{url}: {source}")]
@@ -64,66 +99,95 @@ pub enum DiscoverError {
     },
 }
 
-/// The columns of a folder's first parquet file by role: as named, or else by their usual names.
+/// The columns of a folder's first file by role: as named, or else by their usual names.
 ///
 /// # Errors
 /// When there is no file, it can't be read, an image's or caption's column is neither named nor found, or a column doesn't
 /// hold what it should.
-pub async fn discover_columns(folder: &Folder, named: NamedColumns) -> Result<Columns, DiscoverError> {
-    let listed = folder.list_sizes("").await?;
-    let first = listed.into_iter().find(|(file, _)| file.ends_with(".parquet"));
-    let (file, size) = first.ok_or_else(|| DiscoverError::NoFiles(folder.url.clone()))?;
-    let url = folder.url_of(&file);
-    let opened = ParquetFile::open(folder.store.clone(), folder.path_of(&file)?, size).await;
+pub async fn discover_columns(folder: &Folder, named: NamedColumns) -> Result<Discovered, DiscoverError> {
+    let (format, files) = of_one_format(folder.list_sizes("").await?, None).map_err(|error| match error {
+        FilesError::None => DiscoverError::NoFiles(folder.url.clone()),
+        FilesError::TwoFormats => DiscoverError::TwoFormats(folder.url.clone()),
+    })?;
+    let (file, size) = files.into_iter().next().ok_or_else(|| DiscoverError::NoFiles(folder.url.clone()))?;
+    match format {
+        Format::Parquet => in_parquet(folder, &file, size, named).await,
+        Format::WebDataset => in_tar(folder, &file, size, named).await,
+    }
+}
+
+async fn in_parquet(folder: &Folder, file: &str, size: u64, named: NamedColumns) -> Result<Discovered, DiscoverError> {
+    let url = folder.url_of(file);
+    let opened = ParquetFile::open(folder.store.clone(), folder.path_of(file)?, size).await;
     let mut parquet = opened.map_err(|error| StoreError::new("read", url.clone(), error))?;
     let metadata = parquet.get_metadata(None).await;
     let metadata = metadata.map_err(|source| DiscoverError::Parquet { url: url.clone(), source })?;
     let schema = metadata.file_metadata().schema_descr();
     let names: Vec<&str> = schema.root_schema().get_fields().iter().map(|field| field.name()).collect();
-    let chosen = choose(&names, named).map_err(|role| {
-        let found = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        DiscoverError::Unclear { url: url.clone(), role, found }
-    })?;
-    match columns::find(schema, &chosen) {
-        Ok(_) => Ok(chosen),
+    let base = named.image_base.clone();
+    let columns = choose(&names, named).map_err(|role| unclear(&url, role, names.iter().copied()))?;
+    let images = match base {
+        Some(base) => Images::Paths(base),
+        None if holds_text(schema, &columns.image) => Images::Urls,
+        None => Images::Bytes,
+    };
+    match columns::find(schema, &columns, &images) {
+        Ok(_) => Ok(Discovered { columns, images }),
         Err(source) => Err(DiscoverError::Columns { url, source }),
     }
 }
 
-/// The columns by role, or the role for which none is there.
+async fn in_tar(folder: &Folder, file: &str, size: u64, named: NamedColumns) -> Result<Discovered, DiscoverError> {
+    let url = folder.url_of(file);
+    let mut samples = Samples::open(folder, file, size)?;
+    let mut extensions = BTreeSet::new();
+    for _ in 0..LOOKED_AT {
+        let next = samples.next().await.map_err(|error| match error {
+            TarError::Store(error) => DiscoverError::Store(error),
+            error @ TarError::Damaged(_) => DiscoverError::Tar { url: url.clone(), reason: error.to_string() },
+        })?;
+        let Some(sample) = next else { break };
+        extensions.extend(sample.members.into_iter().map(|member| member.extension));
+    }
+    let usual = Columns::default();
+    let has = |name: &String| extensions.contains(name);
+    let columns = Columns {
+        image: named.image.or_else(|| tars::image_names(&usual.image).into_iter().find(has)).unwrap_or(usual.image),
+        caption: named.caption.or_else(|| Some("txt".to_owned()).filter(has)).unwrap_or(usual.caption),
+        key: named.key.unwrap_or(usual.key),
+    };
+    match Layout::new(&columns).check(&columns, &extensions) {
+        // A base is refused when the data set is planned.
+        Ok(()) => Ok(Discovered { columns, images: named.image_base.map_or(Images::Bytes, Images::Paths) }),
+        Err(source) => Err(DiscoverError::Columns { url, source }),
+    }
+}
+
+fn unclear<'a>(url: &str, role: &'static str, names: impl Iterator<Item = &'a str>) -> DiscoverError {
+    let found = names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    DiscoverError::Unclear { url: url.into(), role, found }
+}
+
+/// The columns by role, or the role for which none is there. An image's bytes are better than its URL.
 fn choose(names: &[&str], named: NamedColumns) -> Result<Columns, &'static str> {
     let usual = |usual: &[&str]| usual.iter().find(|name| names.contains(name)).map(|name| (*name).to_owned());
     Ok(Columns {
-        image: named.image.or_else(|| usual(&IMAGE)).ok_or("image")?,
+        image: named.image.or_else(|| usual(&IMAGE)).or_else(|| usual(&URL)).ok_or("image")?,
         caption: named.caption.or_else(|| usual(&CAPTION)).ok_or("caption")?,
         // A file may lack it.
         key: named.key.or_else(|| usual(&KEY)).unwrap_or_else(|| Columns::default().key),
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chosen(names: &[&str]) -> Result<[String; 3], &'static str> {
-        choose(names, NamedColumns::default()).map(|columns| [columns.image, columns.caption, columns.key])
-    }
-
-    #[test]
-    fn the_usual_layouts_are_known() {
-        let img2dataset =
-            ["url", "caption", "key", "status", "error_message", "width", "height", "exif", "sha256", "jpg"];
-        assert_eq!(chosen(&img2dataset).unwrap(), ["jpg", "caption", "key"]);
-        assert_eq!(chosen(&["image", "text"]).unwrap(), ["image", "text", "key"]);
-        assert_eq!(chosen(&["SAMPLE_ID", "URL", "TEXT", "jpg"]).unwrap(), ["jpg", "TEXT", "SAMPLE_ID"]);
-        assert_eq!(chosen(&["__key__", "png", "txt"]).unwrap(), ["png", "txt", "__key__"]);
-    }
-
-    #[test]
-    fn what_is_named_is_taken_and_what_is_unclear_is_said() {
-        let named = NamedColumns { image: Some("photo".into()), ..NamedColumns::default() };
-        assert_eq!(choose(&["photo", "jpg", "caption"], named).unwrap().image, "photo");
-        assert_eq!(chosen(&["photo", "caption"]).unwrap_err(), "image");
-        assert_eq!(chosen(&["jpg", "words"]).unwrap_err(), "caption");
-    }
+/// Whether a column is one of text, which no encoded image is.
+fn holds_text(schema: &SchemaDescriptor, name: &str) -> bool {
+    let is_text = |field: &Type| {
+        let info = field.get_basic_info();
+        field.is_primitive()
+            && (info.converted_type() == ConvertedType::UTF8 || info.logical_type_ref() == Some(&LogicalType::String))
+    };
+    schema.root_schema().get_fields().iter().any(|field| field.name() == name && is_text(field))
 }
+
+#[cfg(test)]
+mod tests;

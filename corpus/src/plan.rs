@@ -1,25 +1,33 @@
-//! The shard plan: which row ranges a data set is milled in, from its files' footers alone.
+//! The shard plan: which row ranges a data set is milled in, from its parquet files' footers or its tar files' headers
+//! alone.
 //!
 //! Files are taken in the order of their names, at any depth. A shard is a run of whole row groups of one file that
-//! holds `shard_rows` rows at most; a row group that is larger is cut into pieces of its own. A file that can't be
+//! holds `shard_rows` rows at most; a row group that is larger is cut into pieces of its own, and so is a tar file, whose
+//! rows are its samples. A file that can't be
 //! read is reported and keeps its place in the numbering, so that mending it changes no other shard's name.
+
+use std::collections::BTreeSet;
 
 use futures::{StreamExt, stream};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::file::metadata::ParquetMetaData;
-use quern_recipes::Dataset;
+use quern_recipes::{Dataset, Format, Images};
 
 use crate::columns::{self, ColumnError};
+use crate::files::{FilesError, of_one_format};
 use crate::parquet_file::ParquetFile;
 use crate::rows::{ShardId, ShardSpec};
 use crate::store::{self, Folder, StoreError};
+use crate::tars::{Layout, Samples, TarError};
 
-/// Footers that are read at a time: a far store takes its time over each.
-const CONCURRENT_FOOTERS: usize = 64;
+/// Files whose rows are counted at a time: a far store takes its time over each.
+const CONCURRENT_FILES: usize = 64;
 
 /// Files per data set, rows per file: what a [`ShardId`]'s digits hold, so that order of names is shard order.
 const MAX_FILES: usize = 100_000;
 const MAX_ROWS: u64 = 1_000_000_000;
+/// Different extensions that are remembered of a tar file.
+const MAX_EXTENSIONS: usize = 256;
 
 /// What a data set is milled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +59,28 @@ pub enum PlanError {
         #[source]
         source: Box<StoreError>,
     },
-    /// No parquet file.
-    #[error("data set `{dataset}`: no *.parquet file under {url}; check `path`")]
+    /// No file of a known format.
+    #[error("data set `{dataset}`: no *.parquet file and no *.tar file under {url}; check `path` and `format`")]
     NoFiles {
+        /// The data set's name.
+        dataset: String,
+        /// Its folder.
+        url: String,
+    },
+    /// Files of two formats.
+    #[error(
+        "data set `{dataset}`: *.parquet files and *.tar files are under {url}; say which are meant with `format: parquet` \
+         or `format: webdataset`"
+    )]
+    TwoFormats {
+        /// The data set's name.
+        dataset: String,
+        /// Its folder.
+        url: String,
+    },
+    /// A recipe that looks for the images of tar files elsewhere.
+    #[error("data set `{dataset}`: the images of the *.tar files under {url} are in them; remove `images`")]
+    ImagesInTars {
         /// The data set's name.
         dataset: String,
         /// Its folder.
@@ -82,10 +109,10 @@ pub enum PlanError {
     },
 }
 
-/// Plans a data set's shards of `shard_rows` rows at most, reading nothing but listings and footers.
+/// Plans a data set's shards of `shard_rows` rows at most, reading nothing but listings, footers and headers.
 ///
 /// # Errors
-/// When the folder can't be listed or has no parquet file, when no file has the recipe's columns, or when the store
+/// When the folder can't be listed or has no parquet or tar file, when no file has the recipe's columns, or when the store
 /// fails. A file that can't be read is no error: see [`DatasetPlan::unreadable`].
 ///
 /// # Panics
@@ -101,19 +128,22 @@ pub async fn plan_dataset(dataset: &Dataset, shard_rows: u64) -> Result<DatasetP
 /// As [`plan_dataset`].
 pub async fn plan_folder(folder: &Folder, dataset: &Dataset, shard_rows: u64) -> Result<DatasetPlan, PlanError> {
     assert!(shard_rows > 0, "a shard has at least one row");
-    let files = parquet_files(folder, dataset).await?;
-    let footers: Vec<_> = stream::iter(files)
+    let (format, files) = input_files(folder, dataset).await?;
+    let counts: Vec<_> = stream::iter(files)
         .map(|(file, size)| async move {
-            let footer = read_footer(folder, dataset, &file, size).await;
-            (file, footer)
+            let groups = match format {
+                Format::Parquet => read_footer(folder, dataset, &file, size).await,
+                Format::WebDataset => count_samples(folder, dataset, &file, size).await,
+            };
+            (file, groups)
         })
-        .buffered(CONCURRENT_FOOTERS)
+        .buffered(CONCURRENT_FILES)
         .collect()
         .await;
-    refuse_foreign_columns(folder, dataset, &footers)?;
+    refuse_foreign_columns(folder, dataset, &counts)?;
 
     let mut plan = DatasetPlan { shards: Vec::new(), unreadable: Vec::new() };
-    for (index, (file, footer)) in footers.into_iter().enumerate() {
+    for (index, (file, groups)) in counts.into_iter().enumerate() {
         let spec = |row_start, rows| ShardSpec {
             shard: ShardId(format!("{}-{index:05}-{row_start:09}", dataset.name)),
             dataset: dataset.name.clone(),
@@ -121,28 +151,29 @@ pub async fn plan_folder(folder: &Folder, dataset: &Dataset, shard_rows: u64) ->
             row_start,
             rows,
         };
-        match footer {
+        match groups {
             Ok(groups) => {
                 plan.shards.extend(cut(&groups, shard_rows).into_iter().map(|(start, rows)| spec(start, rows)))
             }
             // A file must not be given up for good because its store was out of order for a while.
-            Err(FooterError::Store(error)) if error.is_passing() => return Err(store_error(dataset, error)),
+            Err(CountError::Store(error)) if error.is_passing() => return Err(store_error(dataset, error)),
             Err(reason) => plan.unreadable.push(UnreadableFile { shard: spec(0, 0), reason: reason.to_string() }),
         }
     }
     Ok(plan)
 }
 
-/// All parquet files of the data set and their sizes, sorted.
-async fn parquet_files(folder: &Folder, dataset: &Dataset) -> Result<Vec<(String, u64)>, PlanError> {
-    let listed = folder.list_sizes("").await;
-    let mut files = listed.map_err(|error| store_error(dataset, error))?;
-    files.retain(|(file, _)| file.ends_with(".parquet"));
-    let (dataset, url) = (dataset.name.clone(), folder.url.clone());
-    match files.len() {
-        0 => Err(PlanError::NoFiles { dataset, url }),
-        count if count > MAX_FILES => Err(PlanError::TooManyFiles { dataset, url, files: count }),
-        _ => Ok(files),
+/// All files of the data set and their sizes, sorted, and what they are.
+async fn input_files(folder: &Folder, dataset: &Dataset) -> Result<(Format, Vec<(String, u64)>), PlanError> {
+    let listed = folder.list_sizes("").await.map_err(|error| store_error(dataset, error))?;
+    let found = of_one_format(listed, dataset.format);
+    let (dataset, url, images) = (dataset.name.clone(), folder.url.clone(), &dataset.images);
+    match found {
+        Err(FilesError::None) => Err(PlanError::NoFiles { dataset, url }),
+        Err(FilesError::TwoFormats) => Err(PlanError::TwoFormats { dataset, url }),
+        Ok((_, files)) if files.len() > MAX_FILES => Err(PlanError::TooManyFiles { dataset, url, files: files.len() }),
+        Ok((Format::WebDataset, _)) if *images != Images::Bytes => Err(PlanError::ImagesInTars { dataset, url }),
+        Ok(found) => Ok(found),
     }
 }
 
@@ -152,11 +183,13 @@ fn store_error(dataset: &Dataset, source: StoreError) -> PlanError {
 
 /// Why a file is left out of the plan.
 #[derive(Debug, thiserror::Error)]
-enum FooterError {
+enum CountError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("not a readable parquet file: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),
+    #[error(transparent)]
+    Tar(TarError),
     #[error("{0} rows, but at most {MAX_ROWS} are counted per file; split the file")]
     TooManyRows(u64),
     #[error(transparent)]
@@ -164,15 +197,46 @@ enum FooterError {
 }
 
 /// The row count of each of a file's row groups.
-async fn read_footer(folder: &Folder, dataset: &Dataset, file: &str, size: u64) -> Result<Vec<u64>, FooterError> {
+async fn read_footer(folder: &Folder, dataset: &Dataset, file: &str, size: u64) -> Result<Vec<u64>, CountError> {
     let path = folder.path_of(file)?;
     let opened = ParquetFile::open(folder.store.clone(), path, size).await;
     let mut parquet = opened.map_err(|error| StoreError::new("read", folder.url_of(file), error))?;
     let metadata = parquet.get_metadata(None).await?;
-    columns::find(metadata.file_metadata().schema_descr(), &dataset.columns)?;
+    let schema = metadata.file_metadata().schema_descr();
+    columns::find(schema, &columns::named(schema, dataset), &dataset.images)?;
     let groups = row_groups(&metadata);
     let rows = groups.iter().sum();
-    if rows > MAX_ROWS { Err(FooterError::TooManyRows(rows)) } else { Ok(groups) }
+    if rows > MAX_ROWS { Err(CountError::TooManyRows(rows)) } else { Ok(groups) }
+}
+
+/// A tar file's samples, as if they were one row group.
+async fn count_samples(folder: &Folder, dataset: &Dataset, file: &str, size: u64) -> Result<Vec<u64>, CountError> {
+    let mut samples = Samples::open(folder, file, size)?;
+    let (mut rows, mut extensions) = (0, BTreeSet::new());
+    while let Some(sample) = samples.next().await? {
+        rows += 1;
+        for member in sample.members {
+            if extensions.len() < MAX_EXTENSIONS && !extensions.contains(&member.extension) {
+                extensions.insert(member.extension);
+            }
+        }
+    }
+    match rows {
+        0 => Ok(Vec::new()),
+        rows if rows > MAX_ROWS => Err(CountError::TooManyRows(rows)),
+        rows => {
+            Layout::new(&dataset.columns).check(&dataset.columns, &extensions).map(|()| vec![rows]).map_err(Into::into)
+        }
+    }
+}
+
+impl From<TarError> for CountError {
+    fn from(error: TarError) -> Self {
+        match error {
+            TarError::Store(error) => CountError::Store(error),
+            error @ TarError::Damaged(_) => CountError::Tar(error),
+        }
+    }
 }
 
 /// The row count of each row group.
@@ -180,17 +244,17 @@ pub(crate) fn row_groups(metadata: &ParquetMetaData) -> Vec<u64> {
     metadata.row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).collect()
 }
 
-/// One file without the columns may be a stray; if every file that is parquet lacks them, the recipe is wrong.
+/// One file without the columns may be a stray; if every file that can be read lacks them, the recipe is wrong.
 fn refuse_foreign_columns(
     folder: &Folder,
     dataset: &Dataset,
-    footers: &[(String, Result<Vec<u64>, FooterError>)],
+    counts: &[(String, Result<Vec<u64>, CountError>)],
 ) -> Result<(), PlanError> {
-    if footers.iter().any(|(_, footer)| footer.is_ok()) {
+    if counts.iter().any(|(_, groups)| groups.is_ok()) {
         return Ok(());
     }
-    for (file, footer) in footers {
-        if let Err(FooterError::Columns(source)) = footer {
+    for (file, groups) in counts {
+        if let Err(CountError::Columns(source)) = groups {
             return Err(PlanError::Columns {
                 dataset: dataset.name.clone(),
                 url: folder.url_of(file),

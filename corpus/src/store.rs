@@ -87,7 +87,7 @@ impl StoreError {
             }
             source => match io_kind(&source) {
                 Some(io::ErrorKind::StorageFull) => StoreError::NoSpace { url },
-                Some(io::ErrorKind::NotFound) => StoreError::NotFound { url },
+                Some(io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => StoreError::NotFound { url },
                 Some(io::ErrorKind::PermissionDenied) => StoreError::Denied { action, url, source },
                 _ => StoreError::Failed { action, url, source },
             },
@@ -180,6 +180,11 @@ impl Folder {
     /// The folder `prefix` of any store; `url` is what errors call it.
     pub fn new(store: Arc<dyn ObjectStore>, prefix: Path, url: &str) -> Self {
         Folder { store, prefix, url: url.trim_end_matches('/').to_owned(), local: None }
+    }
+
+    /// Whether the folder is in the local file system, where a read costs no round trip.
+    pub(crate) fn is_local(&self) -> bool {
+        self.local.is_some()
     }
 
     /// The URL of an object below this folder, for messages.

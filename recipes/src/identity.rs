@@ -1,9 +1,9 @@
 //! What determines a run's result, and its digest.
 //!
 //! Two recipes with one hash give the same bytes from the same inputs. In the hash: the method with all its
-//! settings, the seed, `shard_rows` and `limits`, the data sets by name and columns, the models and what is evaluated
-//! on by their folder's name, `cluster.threads` (sums round differently). Not in it: where things lie (`path`, `output`, a model's
-//! parent folders), the recipe's `name`, `checkpoint_every`, `recompute`, leases, heartbeats, attempts and
+//! settings, the seed, `shard_rows` and `limits`, the data sets by name, columns and kind of images, the models and what is evaluated
+//! on by their folder's name, whether opt-outs are honoured, `cluster.threads` (sums round differently). Not in it: where things lie (`path`, `output`, a model's
+//! parent folders), the recipe's `name`, how URLs are fetched, `checkpoint_every`, `recompute`, leases, heartbeats, attempts and
 //! `cluster.kubernetes`, and the number of ranks unless `semantics: lavis` makes it part of the method. A section or key
 //! that was added later is not in it where it is left out.
 //!
@@ -12,6 +12,7 @@
 
 use serde::Serialize;
 
+use crate::inputs::{Format, Images};
 use crate::recipe::{CapFilt, Columns, Dataset, ImageLimits, Recipe, Semantics, Stage1, Stage2};
 use crate::tasks::{Evaluation, Export};
 
@@ -25,6 +26,8 @@ struct Identity<'a> {
     datasets: Vec<DatasetIdentity<'a>>,
     shard_rows: u64,
     limits: &'a ImageLimits,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ignores_opt_out: bool,
     capfilt: Option<CapFilt>,
     #[serde(skip_serializing_if = "Option::is_none")]
     captions: Option<String>,
@@ -42,6 +45,10 @@ struct Identity<'a> {
 struct DatasetIdentity<'a> {
     name: &'a str,
     columns: &'a Columns,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<Format>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    images: Option<&'static str>,
     capfilt: bool,
 }
 
@@ -54,6 +61,7 @@ impl Recipe {
             datasets: self.datasets.iter().map(DatasetIdentity::of).collect(),
             shard_rows: self.shard_rows,
             limits: &self.limits,
+            ignores_opt_out: !self.fetch.honour_opt_out,
             capfilt: self.capfilt.as_ref().map(capfilt_by_name),
             captions: self.captions.as_deref().map(folder_name),
             stage1: self.stage1.as_ref().map(stage1_by_name),
@@ -70,7 +78,17 @@ impl Recipe {
 
 impl<'a> DatasetIdentity<'a> {
     fn of(dataset: &'a Dataset) -> Self {
-        DatasetIdentity { name: &dataset.name, columns: &dataset.columns, capfilt: dataset.capfilt }
+        DatasetIdentity {
+            name: &dataset.name,
+            columns: &dataset.columns,
+            format: dataset.format,
+            images: match &dataset.images {
+                Images::Bytes => None,
+                Images::Paths(_) => Some("paths"),
+                Images::Urls => Some("urls"),
+            },
+            capfilt: dataset.capfilt,
+        }
     }
 }
 

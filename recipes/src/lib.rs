@@ -8,6 +8,7 @@
 
 mod error;
 mod identity;
+mod inputs;
 mod kubernetes;
 mod locate;
 mod parse;
@@ -18,6 +19,7 @@ mod tasks;
 mod validate;
 
 pub use error::RecipeError;
+pub use inputs::*;
 pub use kubernetes::*;
 pub use recipe::*;
 pub use redact::{Redacting, redacted};

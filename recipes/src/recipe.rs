@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::inputs::{Fetch, Format, Images};
 use crate::kubernetes::Kubernetes;
 use crate::tasks::{Evaluation, Export};
 
@@ -20,7 +21,7 @@ pub struct Recipe {
     /// Folder or URL under which everything is written (`data/`, `quarantine/`, `manifest.json`,
     /// `stage1/`, `stage2/`, `evaluation/`, `export/`); not part of the hash.
     pub output: String,
-    /// The corpus: a mixture of parquet folders.
+    /// The corpus: a mixture of folders of parquet files or WebDataset tars.
     pub datasets: Vec<Dataset>,
     /// Rows per shard at most. A shard never crosses a file.
     #[serde(default = "default_shard_rows")]
@@ -28,6 +29,9 @@ pub struct Recipe {
     /// What is refused before a pixel is allocated.
     #[serde(default)]
     pub limits: ImageLimits,
+    /// How images are fetched that a data set has as URLs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub fetch: Fetch,
     /// The CapFilt pass; without it every dataset must say `capfilt: false`.
     #[serde(default)]
     pub capfilt: Option<CapFilt>,
@@ -58,14 +62,20 @@ impl Recipe {
     }
 }
 
-/// One parquet data set in img2dataset's layout, or one that is mapped onto it.
+/// One data set in img2dataset's layout, or one that is mapped onto it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
     /// Its name: the first part of every RowId. Letters, digits, `-`, `_` and `.`.
     pub name: String,
-    /// Folder or URL that holds the parquet files, at any depth.
+    /// Folder or URL that holds the files, at any depth.
     pub path: String,
+    /// What the files are; `null`: whatever there is, where that is one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// What the image column holds.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub images: Images,
     /// Which columns hold what.
     #[serde(default)]
     pub columns: Columns,
@@ -74,11 +84,11 @@ pub struct Dataset {
     pub capfilt: bool,
 }
 
-/// The columns of a parquet data set.
+/// The columns of a data set; in tar files the extensions of a sample's members.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Columns {
-    /// Encoded image bytes.
+    /// The image: encoded bytes, or as `images` says.
     pub image: String,
     /// The web caption.
     pub caption: String,

@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use crate::inputs::Images;
 use crate::recipe::Recipe;
 
 impl Recipe {
@@ -11,7 +12,12 @@ impl Recipe {
         let absolute = |path: &mut String| *path = join(folder, path);
         absolute(&mut recipe.output);
         recipe.captions.iter_mut().for_each(absolute);
-        recipe.datasets.iter_mut().for_each(|dataset| absolute(&mut dataset.path));
+        for dataset in &mut recipe.datasets {
+            absolute(&mut dataset.path);
+            if let Images::Paths(base) = &mut dataset.images {
+                absolute(base);
+            }
+        }
         if let Some(capfilt) = &mut recipe.capfilt {
             absolute(&mut capfilt.captioner);
             absolute(&mut capfilt.ranker);

@@ -43,6 +43,8 @@ impl Recipe {
         })?;
         self.datasets_hold()?;
         self.limits.validate()?;
+        self.fetch.validate()?;
+        self.fetched_images_are_kept()?;
         if let Some(capfilt) = &self.capfilt {
             capfilt.validate()?;
         }
@@ -140,6 +142,7 @@ impl Dataset {
             )
         })?;
         require(!self.path.trim().is_empty(), format!("{key}.path"), || "must name a folder or URL".into())?;
+        self.images_hold(key)?;
         self.columns.validate(&format!("{key}.columns"))
     }
 }

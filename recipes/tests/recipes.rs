@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use quern_recipes::{ExportPart, ExportTarget, Precision, Recipe, RecipeError, Semantics, T5Gelu};
+use quern_recipes::{ExportPart, ExportTarget, Images, Precision, Recipe, RecipeError, Semantics, T5Gelu};
 
 /// A recipe that holds; the tests break one thing each.
 const SOUND: &str = "\
@@ -179,6 +179,22 @@ fn every_rule_names_its_key_and_place() {
         ("    path: corpus/web", "    path: w\n    columns: {image: ''}", "datasets[0].columns.image", "column"),
         ("    path: corpus/web", "    path: w\n    columns: {caption: jpg}", "datasets[0].columns.caption", "`image`"),
         ("    capfilt: false", "    capfilt: false\n  - name: web\n    path: x", "datasets[2].name", "must differ"),
+        ("    path: corpus/web", "    path: w\n    images: {paths: ' '}", "datasets[0].images.paths", "relative to"),
+        ("    path: corpus/web", "    path: w\n    images: urls", "datasets[0].images", "embed_images: true"),
+        (
+            "    path: corpus/web",
+            "    path: w\n    format: webdataset\n    images: urls",
+            "datasets[0].images",
+            "tar files",
+        ),
+        ("seed: 3", "fetch: {concurrency: 0}", "fetch.concurrency", "1 to 1024"),
+        ("seed: 3", "fetch: {per_host: 2000}", "fetch.per_host", "1 to 1024"),
+        ("seed: 3", "fetch: {connect_timeout_ms: 0}", "fetch.connect_timeout_ms", "at least 1"),
+        ("seed: 3", "fetch: {timeout_ms: 0}", "fetch.timeout_ms", "at least 1"),
+        ("seed: 3", "fetch: {retries: 21}", "fetch.retries", "at most 20"),
+        ("seed: 3", "fetch: {user_agent: ''}", "fetch.user_agent", "visible ASCII"),
+        ("seed: 3", "fetch: {allow_private_hosts: ['a:1', 'b']}", "fetch.allow_private_hosts[1]", "host:port"),
+        ("seed: 3", "fetch: {allow_private_hosts: ['http://a:1']}", "fetch.allow_private_hosts[0]", "host:port"),
         ("  captioner: models/blip", "  captioner: ''", "capfilt.captioner", "folder"),
         ("  ranker: models/clip", "  ranker: ftp://x/clip", "capfilt.ranker", "hf://"),
         ("  ranker: models/clip", "  ranker: r\n  candidates: 0", "capfilt.candidates", "1 to 1000"),
@@ -550,6 +566,44 @@ fn stage_2_is_in_the_hash_but_for_where_and_how_it_is_carried_out() {
         &|s| s.image_size = Some(364),
     ];
     assert!(with_effect.iter().all(|change| hash_with(change) != base.hash()));
+}
+
+#[test]
+fn images_by_path_and_url_are_in_the_hash_but_for_where_they_are_and_how_they_are_fetched() {
+    let with = |images: &str, fetch: &str| {
+        let images = format!("    path: corpus/web\n    {images}\n");
+        let text = SOUND.replacen("    path: corpus/web\n", &images, 1).replacen(
+            "  ranker:",
+            "  embed_images: true\n  ranker:",
+            1,
+        );
+        Recipe::parse("run.yaml", &format!("{text}fetch: {fetch}\n")).expect("a sound recipe")
+    };
+    let bytes = with("images: bytes", "{}");
+    assert_eq!(bytes.hash(), with("columns: {}", "{}").hash());
+    assert!(!bytes.to_json().contains("fetch") && !bytes.to_json().contains("images\":\"bytes"), "{}", bytes.to_json());
+    let paths = with("images: {paths: pictures}", "{}");
+    let urls = with("images: urls", "{}");
+    assert_eq!(paths.resolve(Path::new("/r")).datasets[0].images, Images::Paths("/r/pictures".into()));
+    assert_eq!(paths.hash(), paths.resolve(Path::new("/r")).hash());
+    let knobs = "{concurrency: 1, per_host: 1, retries: 0, timeout_ms: 1, connect_timeout_ms: 1, user_agent: me/1,
+      allow_private_hosts: ['10.0.0.1:80', '[::1]:8080', 'images.internal:8080']}";
+    assert_eq!(urls.hash(), with("images: urls", knobs).hash());
+    let deaf = with("images: urls", "{honour_opt_out: false}");
+    let tars = with("format: webdataset", "{}");
+    let hashes = [&bytes, &paths, &urls, &deaf, &tars].map(Recipe::hash);
+    assert!((1..hashes.len()).all(|index| !hashes[..index].contains(&hashes[index])), "{hashes:?}");
+    for recipe in [paths, urls, deaf, tars] {
+        assert_eq!(Recipe::from_json(&recipe.to_json()).unwrap(), recipe);
+    }
+}
+
+/// A URL with a password is no base for paths, either.
+#[test]
+fn a_base_of_paths_holds_no_secret() {
+    let error = broken("    path: corpus/web", "    path: w\n    images: {paths: 'https://ann:hush@host/'}");
+    assert_eq!(error.key, "datasets[0].images.paths");
+    assert!(!error.to_string().contains("hush"), "{error}");
 }
 
 /// Journals and parts in the field carry this hash: a change here orphans them, and needs a note in CHANGELOG.

@@ -72,6 +72,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("opentelemetry", &["quern-telemetry"]),
     ("rusqlite", &["quern-coordinator", "quern-sim-vfs"]),
     ("k8s-openapi", &["quern-cli"]),
+    ("reqwest", &["quern-corpus"]),
+    ("tar", &["quern-corpus"]),
 ];
 
 fn root() -> PathBuf {

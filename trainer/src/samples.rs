@@ -11,9 +11,9 @@ use futures::TryStreamExt;
 use quern_capfilt::{Manifest, PartEntry, read_data};
 use quern_corpus::RowId;
 use quern_corpus::order::WINDOW_SHARDS;
-use quern_corpus::reader::read_rows;
+use quern_corpus::reader::Reader;
 use quern_corpus::store::Folder;
-use quern_recipes::{Dataset, Recipe};
+use quern_recipes::{Dataset, Images, Recipe};
 
 use crate::error::TrainError;
 
@@ -38,6 +38,7 @@ pub type ShardRows = Arc<Vec<SampleRow>>;
 /// Reads shards as they are needed.
 pub struct Samples {
     output: Folder,
+    reader: Reader,
     datasets: BTreeMap<String, Dataset>,
     parts: Vec<PartEntry>,
     kept: Vec<Kept>,
@@ -58,7 +59,8 @@ impl Samples {
         let manifest = Manifest::read(&output).await?;
         let parts: Vec<PartEntry> = manifest.parts.into_iter().filter(|part| part.data.is_some()).collect();
         let datasets = recipe.datasets.iter().map(|dataset| (dataset.name.clone(), dataset.clone())).collect();
-        let samples = Samples { output, datasets, parts, kept: Vec::new() };
+        let reader = Reader::new(&recipe.limits);
+        let samples = Samples { output, reader, datasets, parts, kept: Vec::new() };
         for part in &samples.parts {
             samples.dataset(part)?;
         }
@@ -137,7 +139,16 @@ impl Samples {
     }
 
     async fn read_images(&self, part: &PartEntry) -> Result<BTreeMap<u64, Bytes>, TrainError> {
-        let rows = read_rows(self.dataset(part)?, &part.file, part.row_start, part.rows).await?;
+        let dataset = self.dataset(part)?;
+        if dataset.images == Images::Urls {
+            return Err(TrainError::Corpus(format!(
+                "{} carries no images, and those of the data set `{}` are fetched from URLs by CapFilt alone; run CapFilt \
+                 with `embed_images: true`",
+                self.output.url_of(part.data.as_deref().unwrap_or_default()),
+                dataset.name
+            )));
+        }
+        let rows = self.reader.rows(dataset, &part.file, part.row_start, part.rows).await?;
         let images = rows.try_filter_map(async |row| Ok(row.image.map(|image| (row.id.row, image))));
         Ok(images.try_collect().await?)
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use quern_capfilt::{Part, PartRow, Provenance, Stage, encode_part};
 use quern_capfilt_engine::{Engine, EngineError, pass_shard};
-use quern_corpus::reader::{RawRow, ReadError, RowStream, read_rows};
+use quern_corpus::reader::{RawRow, ReadError, Reader, RowStream};
 use quern_corpus::store::{self, StoreError};
 use quern_corpus::{ShardId, ShardSpec};
 use quern_proto::{CommitRequest, PartSummary, QuarantineReason, ShardLease};
@@ -48,13 +48,14 @@ pub struct Mill {
     recipe_hash: String,
     device: tch::Device,
     script: Script,
+    reader: Option<Reader>,
     engine: Option<Arc<Engine>>,
 }
 
 impl Mill {
     /// A mill for this run; nothing is loaded yet.
     pub fn new(recipe: Arc<Recipe>, run_id: String, recipe_hash: String, device: tch::Device, script: Script) -> Self {
-        Mill { recipe, run_id, recipe_hash, device, script, engine: None }
+        Mill { recipe, run_id, recipe_hash, device, script, reader: None, engine: None }
     }
 
     /// Whether the models are loaded.
@@ -114,7 +115,7 @@ impl Mill {
         board: &Arc<Board>,
     ) -> Result<Result<Vec<PartRow>, ShardEnd>, AgentError> {
         let unreadable = |e: ReadError| ShardEnd::Unreadable { permanent: !e.is_passing(), reason: e.to_string() };
-        let mut stream = match read_rows(dataset, &lease.file, lease.row_start, lease.rows).await {
+        let mut stream = match self.reader()?.rows(dataset, &lease.file, lease.row_start, lease.rows).await {
             Ok(stream) => stream,
             Err(error) => return Ok(Err(unreadable(error))),
         };
@@ -208,6 +209,15 @@ impl Mill {
             }
             Ok(done)
         })
+    }
+
+    /// One for all shards: it bounds what is asked of the web at a time.
+    fn reader(&mut self) -> Result<&Reader, AgentError> {
+        if self.reader.is_none() {
+            let reader = Reader::with_web(&self.recipe).map_err(|e| AgentError::Setup(e.to_string()))?;
+            self.reader = Some(reader);
+        }
+        Ok(self.reader.as_ref().expect("was just made"))
     }
 
     async fn engine(&mut self) -> Result<Arc<Engine>, AgentError> {

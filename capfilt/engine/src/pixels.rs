@@ -38,9 +38,7 @@ pub(crate) fn decode_rows<T: Send>(
     prepare: impl Fn(&RgbImage) -> T + Sync,
 ) -> Vec<Result<T, RowOutcome>> {
     let decode = |row: &RawRow| {
-        let Some(bytes) = &row.image else {
-            return Err(RowOutcome::quarantined(Stage::Read, "image_missing", "the image is null"));
-        };
+        let bytes = row.image().map_err(RowOutcome::without_image)?;
         trial(row)?;
         let failed = |reason, detail: String| Err(RowOutcome::quarantined(Stage::Decode, reason, detail));
         match catch_unwind(|| images::decode(bytes, limits)) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use proptest::prelude::*;
-use quern_recipes::Columns;
+use quern_recipes::{Columns, Images};
 
 use super::*;
 use crate::counted::Counted;
@@ -28,7 +28,14 @@ fn write(path: &Path, groups: &[u64], image_column: &str) {
 }
 
 fn dataset(path: &Path) -> Dataset {
-    Dataset { name: "web".into(), path: path.to_str().unwrap().into(), columns: Columns::default(), capfilt: true }
+    Dataset {
+        name: "web".into(),
+        path: path.to_str().unwrap().into(),
+        format: None,
+        images: Images::Bytes,
+        columns: Columns::default(),
+        capfilt: true,
+    }
 }
 
 fn summary(shards: &[ShardSpec]) -> Vec<(&str, &str, u64, u64)> {

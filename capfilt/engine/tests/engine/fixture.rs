@@ -43,7 +43,7 @@ pub fn jpeg(scene: u64) -> Bytes {
 
 pub fn row(at: u64, image: Option<Bytes>, caption: Option<&str>) -> RawRow {
     let id = RowId { dataset: "toy".into(), file: "00000.parquet".into(), row: at };
-    RawRow { id, key: Some(format!("key{at}")), image, caption: caption.map(str::to_owned) }
+    RawRow { id, key: Some(format!("key{at}")), image, missing: None, caption: caption.map(str::to_owned) }
 }
 
 /// Two and a half chunks of readable rows.

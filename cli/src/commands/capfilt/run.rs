@@ -2,18 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use quern_corpus::discover::{NamedColumns, discover_columns};
+use quern_corpus::discover::{Discovered, NamedColumns, discover_columns};
 use quern_corpus::store;
-use quern_recipes::{Columns, Recipe};
+use quern_recipes::{Images, Recipe};
 use serde_json::json;
 
 use crate::commands::run::{Local, carry_out};
 use crate::outcome::{Done, Failure, chain};
 
-/// Caption, rank and filter one folder of parquet files: the same as a recipe with this one data set.
+/// Caption, rank and filter one folder of parquet files or WebDataset tars: the same as a recipe with this one data set.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Folder or URL with the parquet files.
+    /// Folder or URL with the parquet files or WebDataset tars.
     #[arg(long, value_name = "URL")]
     input: String,
     /// Folder or URL for what is written. The same command goes on where an earlier one stopped.
@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Which column holds what: image=NAME, caption=NAME or key=NAME; those that are not named are looked for.
     #[arg(long = "column", value_name = "ROLE=NAME", value_parser = column)]
     columns: Vec<(Role, String)>,
+    /// The image column holds paths below this folder or URL. (A column of text holds URLs otherwise.)
+    #[arg(long, value_name = "URL")]
+    image_base: Option<String>,
     /// Seed of every draw.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -62,11 +65,11 @@ fn column(text: &str) -> Result<(Role, String), String> {
 pub async fn run(arguments: Arguments) -> Result<Done, Failure> {
     let input = absolute(&arguments.input)?;
     let folder = store::open(&input).map_err(|error| Failure::bad_input(chain(&error)))?;
-    let found = discover_columns(&folder, named(&arguments.columns)).await;
-    let columns = found.map_err(|error| Failure::bad_input(chain(&error)))?;
-    let (image, caption, key) = (&columns.image, &columns.caption, &columns.key);
-    quern_telemetry::say(&format!("image in `{image}`, caption in `{caption}`, key in `{key}`"));
-    let recipe = recipe(&arguments, &input, columns)?;
+    let image_base = arguments.image_base.as_deref().map(absolute).transpose()?;
+    let found = discover_columns(&folder, NamedColumns { image_base, ..named(&arguments.columns) }).await;
+    let found = found.map_err(|error| Failure::bad_input(chain(&error)))?;
+    quern_telemetry::say(&described(&found));
+    let recipe = recipe(&arguments, &input, found)?;
     match &arguments.write_recipe {
         Some(path) => write(path, &recipe),
         None => carry_out(recipe, arguments.local).await,
@@ -75,7 +78,16 @@ pub async fn run(arguments: Arguments) -> Result<Done, Failure> {
 
 fn named(columns: &[(Role, String)]) -> NamedColumns {
     let of = |wanted| columns.iter().rev().find(|(role, _)| *role == wanted).map(|(_, name)| name.clone());
-    NamedColumns { image: of(Role::Image), caption: of(Role::Caption), key: of(Role::Key) }
+    NamedColumns { image: of(Role::Image), caption: of(Role::Caption), key: of(Role::Key), image_base: None }
+}
+
+fn described(Discovered { columns, images }: &Discovered) -> String {
+    let what = match images {
+        Images::Bytes => "image",
+        Images::Paths(_) => "the image's path",
+        Images::Urls => "the image's URL",
+    };
+    format!("{what} in `{}`, caption in `{}`, key in `{}`", columns.image, columns.caption, columns.key)
 }
 
 /// A path made absolute; URLs are taken as they are.
@@ -88,12 +100,13 @@ fn absolute(path: &str) -> Result<String, Failure> {
 }
 
 /// The recipe with one data set, named after the input's last part, and CapFilt alone.
-fn recipe(arguments: &Arguments, input: &str, columns: Columns) -> Result<Recipe, Failure> {
+fn recipe(arguments: &Arguments, input: &str, found: Discovered) -> Result<Recipe, Failure> {
+    let Discovered { columns, images } = found;
     let recipe = json!({
         "name": last_name(&arguments.output, "capfilt"),
         "seed": arguments.seed,
         "output": arguments.output,
-        "datasets": [{ "name": last_name(input, "input"), "path": input, "columns": columns }],
+        "datasets": [{ "name": last_name(input, "input"), "path": input, "columns": columns, "images": images }],
         "capfilt": { "captioner": arguments.captioner, "ranker": arguments.ranker },
     });
     let folder = std::env::current_dir().map_err(|error| Failure::failed(format!("the current folder: {error}")))?;
