@@ -2,7 +2,8 @@
 //! The CapFilt pass (BLIP, arXiv 2201.12086; BLIP-2 §3.3) writes captions for an image, ranks them together with its web
 //! caption and keeps the best. What needs a device is in `quern-capfilt-engine`; here is everything else:
 //!
-//! - [`Candidate`], [`distinct`], [`select`]: which captions there are and which are kept;
+//! - [`Candidate`], [`distinct`], [`select`]: which captions there are and which are kept; [`filter`]: thresholds
+//!   beyond the paper;
 //! - [`PartRow`], [`encode_part`], [`Part`]: a shard's result as parquet, the same bytes every time;
 //! - [`read_captions`], [`read_data`], [`read_quarantine`]: the way back;
 //! - [`visit_rows`]: all rows of an output;
@@ -25,6 +26,7 @@
 
 mod candidate;
 mod card;
+mod filters;
 mod manifest;
 mod models;
 mod part;
@@ -42,6 +44,7 @@ mod web_image;
 
 pub use candidate::{Candidate, Source, distinct, select};
 pub use card::{CARD, card};
+pub use filters::filter;
 pub use manifest::{MANIFEST, Manifest, ManifestError, PartEntry, QuarantinedShard, Totals};
 pub use models::{ModelFileError, model_digests};
 pub use part::{Part, PartError, encode_part};

@@ -7,6 +7,7 @@
 //! - [`Recipe::to_json`] and [`Recipe::from_json`]: the form that travels to the workers.
 
 mod error;
+mod filters;
 mod identity;
 mod kubernetes;
 mod locate;
@@ -18,6 +19,7 @@ mod tasks;
 mod validate;
 
 pub use error::RecipeError;
+pub use filters::{Dedup, Filters};
 pub use kubernetes::*;
 pub use recipe::*;
 pub use redact::{Redacting, redacted};
