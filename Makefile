@@ -52,7 +52,7 @@ k8s: setup-dev build
 readers: setup-dev build
 	scripts/readers.sh
 
-# The coordinator's page in headless Chromium, against a real run. Screenshots: out/ui.
+# The coordinator's page and CapFilt's report in headless Chromium, of real runs. Screenshots: out/ui.
 ui: setup-dev build
 	scripts/ui.sh
 
