@@ -2,7 +2,8 @@
 //!
 //! The page is self-contained (thumbnails are data URIs, there is no script) and the same for the same output. It shows a
 //! sample of rows: those whose keys hash lowest, which is random but does not change, and the weakest, whose best caption
-//! has the lowest score. Numbers and distributions are over all rows, in memory that does not grow with them.
+//! has the lowest score. Numbers and distributions are over all rows, in memory that does not grow with them
+//! (the manifest, which does with the number of shards, is read whole).
 
 mod cards;
 mod chart;

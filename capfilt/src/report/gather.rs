@@ -44,29 +44,23 @@ pub(super) async fn gather(
     marks: Option<Marks<'_>>,
 ) -> Result<Gathered, ReportError> {
     let manifest = Manifest::read(output).await?;
-    let mut gathered = Gathered {
-        tally: Tally::default(),
-        quarantine: BTreeMap::new(),
-        examples: Vec::new(),
-        weakest: Vec::new(),
-        manifest,
-    };
+    let mut tally = Tally::default();
+    let mut quarantine: BTreeMap<(Stage, String), Reason> = BTreeMap::new();
     let mut sample = Lowest::new(options.examples, |a: &DataRow, b: &DataRow| a.id.key().cmp(&b.id.key()));
     let mut weakest = Lowest::new(options.weakest, |a: &DataRow, b: &DataRow| {
         best_score(a).total_cmp(&best_score(b)).then_with(|| a.id.cmp(&b.id))
     });
-    let all = gathered.manifest.clone();
-    visit_rows(output, &all, |row| {
+    visit_rows(output, &manifest, |row| {
         match row {
             OutputRow::Data(row) => {
-                gathered.tally.add(&row, marks);
+                tally.add(&row, marks);
                 if !row.candidates.is_empty() {
                     weakest.offer(&row);
                 }
                 sample.offer(&row);
             }
             OutputRow::Quarantined(row) => {
-                let reason = gathered.quarantine.entry((row.stage, row.reason.clone())).or_default();
+                let reason = quarantine.entry((row.stage, row.reason.clone())).or_default();
                 reason.rows += 1;
                 if reason.examples.len() < options.per_reason {
                     reason.examples.push((row, None));
@@ -78,13 +72,13 @@ pub(super) async fn gather(
     .await?;
     let mut examples = sample.rows;
     examples.sort_by(|a, b| a.id.cmp(&b.id));
-    let images = Images::of(&gathered.manifest);
-    gathered.examples = images.examples(examples).await;
-    gathered.weakest = images.examples(weakest.rows).await;
-    for (row, image) in gathered.quarantine.values_mut().flat_map(|reason| &mut reason.examples) {
+    let images = Images::of(&manifest);
+    let examples = images.examples(examples).await;
+    let weakest = images.examples(weakest.rows).await;
+    for (row, image) in quarantine.values_mut().flat_map(|reason| &mut reason.examples) {
         *image = images.data_uri(&row.id, None).await;
     }
-    Ok(gathered)
+    Ok(Gathered { manifest, tally, quarantine, examples, weakest })
 }
 
 fn best_score(row: &DataRow) -> f32 {
