@@ -1,6 +1,6 @@
 # `make demo` and `make test` set everything up by themselves; see README.md.
 SHELL := /bin/bash
-.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt bench-coordinator bench-loader zoo deny ui monitoring
+.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt bench-coordinator bench-loader zoo deny readers ui monitoring
 
 # System packages, .venv with the pinned torch, links in .deps/. Idempotent and quick the second time.
 setup:
@@ -26,6 +26,7 @@ test: setup-dev check
 	scripts/parity.sh 1 1
 	scripts/exports.sh 1
 	scripts/k8s.sh
+	scripts/readers.sh
 	scripts/ui.sh
 	scripts/monitoring.sh
 
@@ -47,7 +48,11 @@ parity: setup-dev
 k8s: setup-dev build
 	scripts/k8s.sh
 
-# The coordinator's page in headless Chromium, against a real run. Screenshots: out/ui.
+# DuckDB, pandas and `datasets` on what real runs wrote.
+readers: setup-dev build
+	scripts/readers.sh
+
+# The coordinator's page and CapFilt's report in headless Chromium, of real runs. Screenshots: out/ui.
 ui: setup-dev build
 	scripts/ui.sh
 

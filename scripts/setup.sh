@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets a checkout up: system packages, `.venv` with the pinned wheels, and stable links in `.deps/`.
 # Idempotent; the second run takes well under a second. With `--dev` it also installs what zoo/train.py,
-# tests/parity, tests/k8s, tests/ui, tests/monitoring and the Python side of the tests need, with `--bench` the benches' peers:
+# tests/parity, tests/k8s, tests/readers, tests/ui, tests/monitoring and the Python side of the tests need, with `--bench` the benches' peers:
 # PostgreSQL and torchvision.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -11,6 +11,7 @@ use quern_recipes::{Recipe, Semantics};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::card::{CARD, card};
 use crate::part::Part;
 use crate::provenance::Provenance;
 use crate::tasks::TaskEntry;
@@ -99,6 +100,9 @@ pub struct PartEntry {
     pub digest: String,
     /// Bytes of both files.
     pub bytes: u64,
+    /// Rows in quarantine by `STAGE/REASON`; empty where the worker did not say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reasons: BTreeMap<String, u64>,
 }
 
 impl PartEntry {
@@ -119,6 +123,7 @@ impl PartEntry {
             quarantine: name(&part.quarantine),
             digest: part.digest.clone(),
             bytes,
+            reasons: part.reasons.iter().map(|((stage, reason), rows)| (format!("{stage}/{reason}"), *rows)).collect(),
         }
     }
 
@@ -218,11 +223,14 @@ impl Manifest {
         serde_json::from_value(manifest).map_err(|error| format!("not a manifest that quern wrote: {error}"))
     }
 
-    /// Writes it to an output, over an older one.
+    /// Writes it to an output, over an older one, and before it the card that belongs to it.
     ///
     /// # Errors
     /// When the store refuses.
     pub async fn write(&self, output: &Folder) -> Result<(), ManifestError> {
+        if let Some(card) = card(self) {
+            output.put(CARD, card.into()).await?;
+        }
         Ok(output.put(MANIFEST, self.to_json().into()).await?)
     }
 
@@ -264,6 +272,10 @@ fn what_touches_the_result(recipe: &Recipe) -> Value {
     if let Some(fields) = value.as_object_mut() {
         fields.remove("output");
         fields.insert("cluster".into(), json!({ "threads": recipe.cluster.threads }));
+    }
+    // How fast the web is asked changes nothing; whose wish not to be asked is heard does.
+    if let Some(fetch) = value.get_mut("fetch").and_then(Value::as_object_mut) {
+        fetch.retain(|key, _| key == "honour_opt_out");
     }
     let semantics = [
         ("stage1", recipe.stage1.as_ref().map(|stage1| stage1.semantics)),

@@ -15,6 +15,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterVersion};
 use quern_corpus::{RowId, ShardSpec};
 
@@ -25,6 +26,9 @@ use crate::schema;
 
 /// Rows per row group where parts carry images: larger groups don't fit Hugging Face's viewer.
 const IMAGE_ROW_GROUP_ROWS: usize = 100;
+/// The key under which `datasets` looks for what a column's type does not say, and that `image` holds images.
+const HUGGING_FACE: &str = "huggingface";
+const IMAGE_FEATURE: &str = r#"{"info": {"features": {"image": {"_type": "Image"}}}}"#;
 /// Hex digits of a content digest in a file name: 128 bits.
 pub(crate) const DIGEST_DIGITS: usize = 32;
 
@@ -320,11 +324,13 @@ fn encode(batch: &RecordBatch, provenance: &Provenance) -> Result<Bytes, Parquet
 fn properties(schema: &SchemaRef, provenance: &Provenance) -> Result<WriterProperties, ParquetError> {
     let has_images = schema.column_with_name(schema::IMAGE).is_some();
     let row_group_rows = if has_images { IMAGE_ROW_GROUP_ROWS } else { 1 << 20 };
+    let mut metadata = provenance.to_metadata();
+    metadata.extend(has_images.then(|| KeyValue::new(HUGGING_FACE.to_owned(), IMAGE_FEATURE.to_owned())));
     Ok(WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_created_by(format!("quern version {}", provenance.version))
-        .set_key_value_metadata(Some(provenance.to_metadata()))
+        .set_key_value_metadata(Some(metadata))
         .set_max_row_group_row_count(Some(row_group_rows))
         .set_data_page_size_limit(1 << 20)
         .set_dictionary_page_size_limit(1 << 20)

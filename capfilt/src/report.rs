@@ -2,13 +2,23 @@
 //!
 //! The page is self-contained (thumbnails are data URIs, there is no script) and the same for the same output. It shows a
 //! sample of rows: those whose keys hash lowest, which is random but does not change, and the weakest, whose best caption
-//! has the lowest score. Numbers and distributions are over all rows.
+//! has the lowest score. Numbers and distributions are over all rows, in memory that does not grow with them
+//! (the manifest, which does with the number of shards, is read whole).
 
+mod cards;
+mod chart;
+mod distinct;
 mod escape;
 mod gather;
 mod histogram;
+mod images;
+mod numbers;
 mod page;
+mod quarantine;
+mod readable;
+mod tally;
 mod thumbnail;
+mod words;
 
 use quern_corpus::RowId;
 use quern_corpus::store::{Folder, StoreError};

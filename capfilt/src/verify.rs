@@ -1,17 +1,22 @@
 //! Whether an output is whole: every input row in it exactly once, every file what its name and the manifest say, and
 //! nothing else there. Parts are read one at a time; no image is looked at.
 
+mod violation;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quern_corpus::store::{Folder, StoreError};
 use quern_corpus::{RowId, ShardId, ShardSpec};
 
+use crate::card::{CARD, card};
 use crate::manifest::{Manifest, ManifestError, PartEntry, Totals};
 use crate::part::{DATA_FOLDER, QUARANTINE_FOLDER, digest, file_name};
 use crate::provenance::Provenance;
 use crate::read::{ReadPartError, read_data, read_provenance, read_quarantine};
 use crate::tasks::{ResultFiles, TaskEntry};
+
+pub use violation::Violation;
 
 /// What [`verify`] saw.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,144 +43,6 @@ pub enum VerifyError {
     /// The store refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// Something that is wrong with an output.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
-    /// A shard of the plan is in no part and not quarantined.
-    #[error("shard {shard} of the plan is missing from the manifest")]
-    ShardMissing {
-        /// The shard.
-        shard: ShardId,
-    },
-    /// A shard is named more than once.
-    #[error("shard {shard} is in the manifest {times} times")]
-    ShardRepeated {
-        /// The shard.
-        shard: ShardId,
-        /// How often.
-        times: usize,
-    },
-    /// The manifest's shard is not the plan's.
-    #[error("shard {shard} is not what was planned: {found:?} instead of {planned:?}")]
-    ShardDiffers {
-        /// The shard.
-        shard: ShardId,
-        /// In the manifest.
-        found: Box<ShardSpec>,
-        /// In the plan; none if it has no such shard.
-        planned: Option<Box<ShardSpec>>,
-    },
-    /// The entries are not in the order of the shards' names.
-    #[error("the manifest's parts are not in shard order: {shard} comes too late")]
-    OutOfOrder {
-        /// The shard that comes too late.
-        shard: ShardId,
-    },
-    /// A file that the manifest names is not there.
-    #[error("{file} is in the manifest, but not in the output")]
-    FileMissing {
-        /// The file.
-        file: String,
-    },
-    /// A file's content is not what its name says.
-    #[error("{file} should be called {expected}: its content changed")]
-    FileDigest {
-        /// The file.
-        file: String,
-        /// The name that fits its content.
-        expected: String,
-    },
-    /// A part's digest is not that of its files.
-    #[error("shard {shard}: the manifest's digest is {expected}, the files' is {found}")]
-    PartDigest {
-        /// The shard.
-        shard: ShardId,
-        /// In the manifest.
-        expected: String,
-        /// Of the files.
-        found: String,
-    },
-    /// A file can't be read.
-    #[error("{file}: {reason}")]
-    Unreadable {
-        /// The file.
-        file: String,
-        /// Why.
-        reason: String,
-    },
-    /// A file comes from another run, recipe, seed, version or other models.
-    #[error("{file} was written by another run than the manifest's: {found:?} instead of {expected:?}")]
-    Provenance {
-        /// The file.
-        file: String,
-        /// In the file.
-        found: Box<Provenance>,
-        /// In the manifest.
-        expected: Box<Provenance>,
-    },
-    /// An input row is in no part.
-    #[error("row {row} is missing from shard {shard}")]
-    RowMissing {
-        /// The shard.
-        shard: ShardId,
-        /// The row.
-        row: RowId,
-    },
-    /// An input row is there more than once.
-    #[error("row {row} is {times} times in the output")]
-    RowRepeated {
-        /// The row.
-        row: RowId,
-        /// How often.
-        times: usize,
-    },
-    /// A row does not belong to the shard.
-    #[error("row {row} is in a part of shard {shard}, but not a row of it")]
-    RowForeign {
-        /// The shard.
-        shard: ShardId,
-        /// The row.
-        row: RowId,
-    },
-    /// The rows of a file are not in order.
-    #[error("the rows of {file} are not in order: {row} comes too late")]
-    RowOrder {
-        /// The file.
-        file: String,
-        /// The first row that comes too late.
-        row: RowId,
-    },
-    /// The manifest counts other rows than there are.
-    #[error("shard {shard}: the manifest says {expected} kept, passed and quarantined rows, the files hold {found}")]
-    Counts {
-        /// The shard.
-        shard: ShardId,
-        /// In the manifest.
-        expected: String,
-        /// In the files.
-        found: String,
-    },
-    /// What a task made is not what the manifest says.
-    #[error("{path}: the manifest's digest is {expected}, that of the files there is {found}")]
-    TaskDigest {
-        /// The result's folder.
-        path: String,
-        /// In the manifest.
-        expected: String,
-        /// Of the files.
-        found: String,
-    },
-    /// The totals are not the sum of the parts.
-    #[error("the manifest's totals are not the sum of its parts")]
-    Totals,
-    /// A file that the manifest does not name.
-    #[error("{file} is in the output, but not in the manifest: an attempt that was not accepted left it; delete it")]
-    Orphan {
-        /// The file.
-        file: String,
-    },
 }
 
 /// Verifies an output against its manifest and, if given, against the plan of its inputs (all shards, with unreadable
@@ -207,6 +74,7 @@ pub async fn verify(output: &Folder, plan: Option<&[ShardSpec]>) -> Result<Verif
     }
     rows.check_overlaps(&mut violations);
     check_orphans(output, &manifest, &mut violations).await?;
+    check_card(output, &manifest, &mut violations).await?;
     check_tasks(output, &manifest, &mut violations).await?;
     Ok(Verification { seen, violations })
 }
@@ -303,6 +171,9 @@ impl Files {
             match read_provenance(bytes.clone()).and_then(|_| read_quarantine(bytes.clone())) {
                 Ok(rows) => {
                     content.quarantined = rows.len() as u64;
+                    for row in &rows {
+                        *content.reasons.entry(format!("{}/{}", row.stage, row.reason)).or_default() += 1;
+                    }
                     content.take(name, rows.into_iter().map(|row| row.id), violations);
                 }
                 Err(error) => violations.push(unreadable(name, error)),
@@ -312,12 +183,19 @@ impl Files {
     }
 }
 
+/// `1 decode/truncated, 2 read/image_missing`
+fn listed(reasons: &BTreeMap<String, u64>) -> String {
+    reasons.iter().map(|(reason, rows)| format!("{rows} {reason}")).collect::<Vec<_>>().join(", ")
+}
+
 /// The rows of a part's files.
 #[derive(Default)]
 struct Content {
     kept: u64,
     passed: u64,
     quarantined: u64,
+    /// Rows in quarantine by stage and reason.
+    reasons: BTreeMap<String, u64>,
     ids: Vec<RowId>,
 }
 
@@ -348,6 +226,9 @@ impl Content {
         let expected = counts(entry.kept, entry.passed, entry.quarantined);
         if found != expected {
             violations.push(Violation::Counts { shard: entry.shard.clone(), expected, found });
+        } else if !entry.reasons.is_empty() && entry.reasons != self.reasons {
+            let (expected, found) = (listed(&entry.reasons), listed(&self.reasons));
+            violations.push(Violation::Reasons { shard: entry.shard.clone(), expected, found });
         }
     }
 
@@ -394,6 +275,19 @@ async fn check_orphans(
         let files = output.list(folder).await?;
         let orphans = files.into_iter().filter(|file| !named.contains(file));
         violations.extend(orphans.map(|file| Violation::Orphan { file }));
+    }
+    Ok(())
+}
+
+/// The card is there, and what this version makes of the manifest; another version may word it otherwise.
+async fn check_card(output: &Folder, manifest: &Manifest, violations: &mut Vec<Violation>) -> Result<(), StoreError> {
+    let Some(expected) = card(manifest) else { return Ok(()) };
+    let is_ours = manifest.versions.get("quern").is_some_and(|version| version == env!("CARGO_PKG_VERSION"));
+    match output.get(CARD).await {
+        Ok(found) if is_ours && found != expected => violations.push(Violation::CardDiffers),
+        Ok(_) => {}
+        Err(StoreError::NotFound { .. }) => violations.push(Violation::CardMissing),
+        Err(error) => return Err(error),
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use quern_capfilt::visible;
+
 /// A command that did what it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Done {
@@ -72,7 +74,7 @@ pub fn exit(ended: Result<Done, Failure>) -> ExitCode {
         Ok(Done::Completely) => ExitCode::SUCCESS,
         Ok(Done::WithQuarantinedShards) => ExitCode::from(3),
         Err(failure) => {
-            quern_telemetry::say_failure("quern", &failure.to_string());
+            quern_telemetry::say_failure("quern", &shown(&failure.to_string()));
             match failure {
                 Failure::Failed(_) => ExitCode::from(1),
                 Failure::BadInput(_) => ExitCode::from(2),
@@ -82,6 +84,17 @@ pub fn exit(ended: Result<Done, Failure>) -> ExitCode {
             }
         }
     }
+}
+
+/// A message that may quote foreign text, for a terminal: only line breaks and tabs do what they do.
+fn shown(message: &str) -> String {
+    message
+        .split_inclusive(['\n', '\t'])
+        .map(|piece| match piece.strip_suffix(['\n', '\t']) {
+            Some(text) => format!("{}{}", visible(text), &piece[text.len()..]),
+            None => visible(piece).into_owned(),
+        })
+        .collect()
 }
 
 /// An error with its causes, on one line.
@@ -97,4 +110,14 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn a_message_moves_no_cursor() {
+        assert_eq!(shown("a\n\tb\u{1b}[2J\r\n"), "a\n\tb\\u{1b}[2J\\u{d}\n");
+    }
 }

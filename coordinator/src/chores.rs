@@ -176,6 +176,7 @@ impl Chores {
                     quarantine: part.quarantine.clone(),
                     digest: part.digest.clone(),
                     bytes: part.bytes,
+                    reasons: part.reasons.clone(),
                 }),
                 Settled::Quarantined { reason } => {
                     quarantined.push(QuarantinedShard { shard, reason: reason.clone() });

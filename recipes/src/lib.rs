@@ -7,6 +7,7 @@
 //! - [`Recipe::to_json`] and [`Recipe::from_json`]: the form that travels to the workers.
 
 mod error;
+mod filters;
 mod identity;
 mod inputs;
 mod kubernetes;
@@ -19,6 +20,7 @@ mod tasks;
 mod validate;
 
 pub use error::RecipeError;
+pub use filters::{Dedup, Filters};
 pub use inputs::*;
 pub use kubernetes::*;
 pub use recipe::*;

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::filters::Filters;
 use crate::inputs::{Fetch, Format, Images};
 use crate::kubernetes::Kubernetes;
 use crate::tasks::{Evaluation, Export};
@@ -149,6 +150,9 @@ pub struct CapFilt {
     /// In what precision the models compute.
     #[serde(default, skip_serializing_if = "is_default")]
     pub precision: CapFiltPrecision,
+    /// What a caption must be besides being among the best.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub filters: Filters,
 }
 
 /// In what precision CapFilt's models compute; single unless another is asked for.

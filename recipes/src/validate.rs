@@ -185,6 +185,7 @@ impl CapFilt {
         require((1..=4096).contains(&self.batch_images), "capfilt.batch_images", || {
             format!("is {}, but must be 1 to 4096", self.batch_images)
         })?;
+        self.filters.validate()?;
         self.sampling.validate()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use quern_recipes::{ExportPart, ExportTarget, Images, Precision, Recipe, RecipeError, Semantics, T5Gelu};
+use quern_recipes::{Dedup, ExportPart, ExportTarget, Images, Precision, Recipe, RecipeError, Semantics, T5Gelu};
 
 /// A recipe that holds; the tests break one thing each.
 const SOUND: &str = "\
@@ -201,6 +201,22 @@ fn every_rule_names_its_key_and_place() {
         ("  ranker: models/clip", "  ranker: r\n  keep: 0", "capfilt.keep", "at least 1"),
         ("  ranker: models/clip", "  ranker: r\n  keep: 11", "capfilt.keep", "only 10"),
         ("  ranker: models/clip", "  ranker: r\n  batch_images: 0", "capfilt.batch_images", "1 to 4096"),
+        ("  ranker: models/clip", "  ranker: r\n  filters: {min_score: 1.1}", "capfilt.filters.min_score", "cosine"),
+        ("  ranker: models/clip", "  ranker: r\n  filters: {min_score: .nan}", "capfilt.filters.min_score", "cosine"),
+        (
+            "  ranker: models/clip",
+            "  ranker: r\n  filters: {min_margin: -3}",
+            "capfilt.filters.min_margin",
+            "difference",
+        ),
+        ("  ranker: models/clip", "  ranker: r\n  filters: {min_words: 0}", "capfilt.filters.min_words", "at least 1"),
+        ("  ranker: models/clip", "  ranker: r\n  filters: {max_words: 0}", "capfilt.filters.max_words", "at least 1"),
+        (
+            "  ranker: models/clip",
+            "  ranker: r\n  filters: {min_words: 4, max_words: 3}",
+            "capfilt.filters.min_words",
+            "max_words, which is 3",
+        ),
         ("    top_p: 0.9", "    top_p: 0", "capfilt.sampling.top_p", "above 0"),
         ("    top_p: 0.9", "    top_p: 1.5", "capfilt.sampling.top_p", "at most 1"),
         ("    top_p: 0.9", "    top_p: .nan", "capfilt.sampling.top_p", "above 0"),
@@ -516,7 +532,7 @@ fn the_hash_covers_the_method_and_nothing_else() {
     for (index, change) in without_effect.iter().enumerate() {
         assert_eq!(hash_with(change), base.hash(), "change {index} does not touch the result");
     }
-    let with_effect: [&dyn Fn(&mut Recipe); 12] = [
+    let with_effect: [&dyn Fn(&mut Recipe); 14] = [
         &|r| r.seed += 1,
         &|r| r.shard_rows += 1,
         &|r| r.limits.max_side -= 1,
@@ -525,6 +541,8 @@ fn the_hash_covers_the_method_and_nothing_else() {
         &|r| r.datasets.swap(0, 1),
         &|r| r.capfilt.as_mut().unwrap().captioner = "models/blip-large".into(),
         &|r| r.capfilt.as_mut().unwrap().sampling.top_p = 0.8,
+        &|r| r.capfilt.as_mut().unwrap().filters.min_score = Some(0.2),
+        &|r| r.capfilt.as_mut().unwrap().filters.dedup = Some(Dedup::Shard),
         &|r| r.capfilt = None,
         &|r| r.stage1.as_mut().unwrap().semantics = Semantics::Lavis,
         &|r| r.stage1.as_mut().unwrap().optimiser.beta2 = 0.999,
@@ -541,6 +559,23 @@ fn the_hash_covers_the_method_and_nothing_else() {
     let three_ranks = lavis.hash();
     lavis.stage1.as_mut().unwrap().ranks = 2;
     assert_ne!(lavis.hash(), three_ranks, "LAVIS' means are per rank, so there the number of ranks is method");
+}
+
+#[test]
+fn filters_that_filter_nothing_are_none() {
+    let with = |filters: &str| {
+        let text = SOUND.replacen("  ranker: models/clip", &format!("  ranker: models/clip\n  filters: {filters}"), 1);
+        Recipe::parse("run.yaml", &text).unwrap()
+    };
+    for nothing in ["{}", "{min_score: null, dedup: null}"] {
+        assert_eq!(with(nothing), sound());
+        assert_eq!(with(nothing).hash(), sound().hash());
+    }
+    assert!(!serde_json::to_string(&sound()).unwrap().contains("filters"), "older workers read such a recipe");
+    let filters =
+        with("{min_score: 0.25, min_margin: -0.5, dedup: shard, min_words: 2, max_words: 2}").capfilt.unwrap().filters;
+    assert_eq!((filters.min_score, filters.min_margin, filters.max_words), (Some(0.25), Some(-0.5), Some(2)));
+    assert_eq!(filters.dedup, Some(Dedup::Shard));
 }
 
 #[test]

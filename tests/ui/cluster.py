@@ -158,6 +158,32 @@ def passed(folder: pathlib.Path, data: pathlib.Path) -> str:
     return f"name: captions as they are\noutput: {folder / 'passed'}\nshard_rows: 10\ndatasets:\n  - {{ name: web, path: {data}, capfilt: false }}\n"
 
 
+def milled(folder: pathlib.Path, data: pathlib.Path, quern: str, output: str = "milled", more: str = "") -> pathlib.Path:
+    """The output of a run that is carried out here, without a cluster: the scenes with captions of the zoo's models, and the
+    same as they are. `more`: lines of its `capfilt` section."""
+    zoo, recipe = ROOT / "zoo", folder / f"{output}.yaml"
+    recipe.write_text(f"""
+name: "an output: for | other `readers`"
+output: {folder / output}
+shard_rows: 16
+datasets:
+  - {{ name: scenes, path: {data} }}
+  - {{ name: as-they-are, path: {data}, capfilt: false }}
+capfilt:
+  captioner: {zoo}/blip
+  ranker: {zoo}/clip
+  candidates: 4
+  batch_images: 4
+  sampling: {{ max_length: 12 }}
+{more}
+""")
+    ended = subprocess.run([quern, "run", str(recipe)], capture_output=True, text=True)
+    assert ended.returncode == 3, f"one file is no parquet, so the run ends with 3, not {ended.returncode}\n{ended.stderr}"
+    checked = subprocess.run([quern, "capfilt", "verify", str(folder / output)], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    return folder / output
+
+
 def emptied(folder: pathlib.Path) -> pathlib.Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use quern_capfilt::{Part, PartRow, Provenance, Stage, encode_part};
+use quern_capfilt::{Part, PartRow, Provenance, Stage, encode_part, filter};
 use quern_capfilt_engine::{Engine, EngineError, pass_shard};
 use quern_corpus::reader::{RawRow, ReadError, Reader, RowStream};
 use quern_corpus::store::{self, StoreError};
@@ -90,6 +90,7 @@ impl Mill {
             row_start: lease.row_start,
             rows: lease.rows,
         };
+        let rows = filter(rows, &self.recipe);
         let part = info_span!("write")
             .in_scope(|| encode_part(&spec, rows, &self.provenance()))
             .map_err(|e| AgentError::Setup(format!("shard {}: {e}", lease.shard)))?;

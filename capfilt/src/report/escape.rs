@@ -1,5 +1,7 @@
 //! Text from anywhere, made safe and visible in HTML.
 
+use crate::visible::pictured;
+
 /// `text` for element content and quoted attributes. Control characters show as their pictures (NUL as ␀), characters that
 /// would turn the direction of what follows as their code points.
 pub(super) fn escape(text: &str) -> String {
@@ -11,16 +13,7 @@ pub(super) fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            '\0'..='\x1f' => escaped.push(char::from_u32(0x2400 + c as u32).expect("a control picture")),
-            '\x7f' => escaped.push('\u{2421}'),
-            '\u{80}'..='\u{9f}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{2069}'
-            | '\u{feff}' => {
-                escaped.push_str(&format!("\\u{{{:x}}}", c as u32));
-            }
-            c => escaped.push(c),
+            c => escaped.push_str(&pictured(c)),
         }
     }
     escaped

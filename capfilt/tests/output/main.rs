@@ -1,5 +1,6 @@
-//! CapFilt's output from parts to page: bytes, round trips, manifest, verification, report.
+//! CapFilt's output from parts to page: bytes, round trips, manifest, card, verification, report.
 
+mod card;
 mod fixture;
 mod manifest;
 mod parts;

@@ -191,8 +191,13 @@ fn images_travel_when_they_are_asked_to() {
         assert_eq!(row.image, image(row.id.row), "{}", row.id);
     }
     // Small row groups, so that Hugging Face's viewer can show them.
-    let groups = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().metadata().num_row_groups();
-    assert_eq!(groups, 3);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+    assert_eq!(reader.metadata().num_row_groups(), 3);
+    // And a word to `datasets` that they are images.
+    let metadata = reader.metadata().file_metadata().key_value_metadata().unwrap();
+    let said = metadata.iter().find(|entry| entry.key == "huggingface").unwrap().value.as_deref().unwrap();
+    let said: serde_json::Value = serde_json::from_str(said).unwrap();
+    assert_eq!(said["info"]["features"]["image"]["_type"], "Image");
 }
 
 #[test]

@@ -29,6 +29,26 @@ async fn all_candidates_are_shown_and_the_kept_ones_marked() {
 }
 
 #[tokio::test]
+async fn web_and_written_captions_are_compared() {
+    let page = page(&Output::whole().await).await;
+    // Per part: "buy now" of the web is dropped, the nasty one is its image's best.
+    let survival = page.split("class=\"survival\"").nth(1).unwrap();
+    assert!(
+        survival.contains("<b>web</b><em>50.0 %</em>") && survival.contains("2 of 4 captions; 2 are"),
+        "{survival}"
+    );
+    let scores = page.split("<h2>Scores</h2>").nth(1).unwrap().split("</section>").next().unwrap();
+    assert_eq!(scores.matches("<path class=").count(), 4);
+    assert!(
+        scores.contains("web <small>4 captions, mean 0.312") && scores.contains("written <small>6 captions"),
+        "{scores}"
+    );
+    let words = page.split("<h2>Words</h2>").nth(1).unwrap().split("</section>").next().unwrap();
+    // "a blue disc", "a red square", "a dog", twice: 16 words, of which 6 differ.
+    assert!(words.contains("0.375 <span>(6 of 16)</span>"), "{words}");
+}
+
+#[tokio::test]
 async fn failures_are_shown_by_reason() {
     let page = page(&Output::whole().await).await;
     let reason = page.split("<details").find(|reason| reason.contains("image_corrupt")).unwrap();

@@ -67,6 +67,29 @@ fn two_and_three_workers_write_the_same_bytes() {
     }
 }
 
+/// Filters look at a shard's rows in order and at nothing else: what they refuse doesn't depend on who does which shard.
+#[test]
+fn filters_refuse_the_same_on_any_number_of_workers() {
+    let filtered = |workers| {
+        let run = Run::capfilt(corpus());
+        let plain = fs::read_to_string(run.recipe()).expect("the recipe");
+        let filters = "  candidates: 3\n  filters: { min_score: 0.65, max_words: 11, dedup: shard }\n";
+        fs::write(run.recipe(), plain.replace("  candidates: 3\n", filters)).expect("written");
+        run.run_locally(workers);
+        run.verify();
+        run.bytes()
+    };
+    let (one, two) = (filtered(1), filtered(2));
+    assert!(one == two, "other bytes with two workers");
+    let manifest: serde_json::Value = serde_json::from_slice(&one["manifest.json"]).expect("JSON");
+    let count = |name: &str| manifest["totals"][name].as_u64().expect("a count");
+    assert_eq!(count("kept") + count("quarantined"), (ROWS_PER_FILE * FILES) as u64);
+    assert!(count("kept") > 0);
+    let parts = manifest["parts"].as_array().expect("parts");
+    let refused = parts.iter().filter_map(|part| part["reasons"]["rank/below_threshold"].as_u64()).sum::<u64>();
+    assert!(refused > 0 && refused < count("quarantined"), "{refused} rows are below the threshold");
+}
+
 #[test]
 fn the_truth_column_is_never_read() {
     let copy = tempfile::TempDir::new().expect("a temporary folder");

@@ -12,7 +12,7 @@ use crate::outcome::{Done, Failure, chain};
 use crate::view::Output;
 
 use condition::Condition;
-use line::{facts, text};
+use line::{facts, json_line, text};
 
 /// Print rows of an output: what was kept and what failed, with candidates and scores.
 #[derive(clap::Args)]
@@ -22,12 +22,17 @@ pub struct Arguments {
     /// Which rows, as an expression in CEL: `score < 0.2`, `source == "web" && dataset == "cc3m"`,
     /// `caption.contains("dog")`, `status == "quarantined" && reason == "truncated"`,
     /// `candidates.exists(c, c.score > 0.4)`. A row for which it has no value is left out.
+    ///
+    /// A row has `dataset`, `file`, `row`, `key`, and `status`: `kept`, `passed` or `quarantined`. Kept and passed: `caption`,
+    /// `score`, `source` (`web`, `synthetic`) and `words` of its best caption; `captions`, each with `text`, `source`, `score`
+    /// and `rank`; `candidates`, each with `text`, `source`, `score` and `index`; `web_score`. Quarantined: `stage`, `reason`,
+    /// `detail`.
     #[arg(long = "where", value_name = "CONDITION")]
     condition: Option<String>,
     /// Rows that are printed at most; 0: all.
     #[arg(long, default_value_t = 20)]
     limit: u64,
-    /// `json`: a line of JSON per row, with all that is known about it.
+    /// `json`: a line of JSON per row, with all that is known about it but the image.
     #[arg(short = 'o', long = "format", value_enum, default_value_t)]
     format: Output,
 }
@@ -55,7 +60,7 @@ pub async fn inspect(arguments: Arguments) -> Result<Done, Failure> {
         }
         printed += 1;
         match format {
-            Output::Json => println!("{facts}"),
+            Output::Json => println!("{}", json_line(&facts)),
             Output::Text => println!("{}", text(&row)),
         }
         ControlFlow::Continue(())
@@ -70,4 +75,20 @@ pub async fn inspect(arguments: Arguments) -> Result<Done, Failure> {
         quern_telemetry::say("no row");
     }
     Ok(Done::Completely)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::Arguments;
+    use super::line::NAMES;
+
+    #[test]
+    fn the_help_names_all_that_a_condition_can_be_about() {
+        let help = Arguments::augment_args(Command::new("inspect")).render_long_help().to_string();
+        for name in NAMES {
+            assert!(help.contains(&format!("`{name}`")), "`{name}` is not in:\n{help}");
+        }
+    }
 }

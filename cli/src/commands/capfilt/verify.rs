@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use quern_capfilt::{Manifest, Totals, Violation};
+use quern_capfilt::{Manifest, Totals, Violation, visible};
 use quern_corpus::ShardSpec;
 use quern_corpus::plan::plan_dataset;
 use quern_corpus::store::{self, Folder};
@@ -93,7 +93,8 @@ fn totals(seen: &Totals) -> String {
 
 fn report(violations: &[Violation]) {
     for violation in violations.iter().take(SHOWN) {
-        println!("  {violation}");
+        // Names and reasons are those of whoever wrote the output.
+        println!("  {}", visible(&violation.to_string()));
     }
     if violations.len() > SHOWN {
         println!("  … and {} more", violations.len() - SHOWN);

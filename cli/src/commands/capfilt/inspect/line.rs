@@ -1,6 +1,8 @@
 //! A row as a line of text, and as the facts that a condition is about.
 
-use quern_capfilt::{DataRow, OutputRow, Source};
+use std::fmt::Write;
+
+use quern_capfilt::{DataRow, OutputRow, Source, is_invisible, visible};
 use serde_json::{Value, json};
 
 /// Everything that is known about a row; null where it has none.
@@ -45,9 +47,12 @@ pub fn facts(row: &OutputRow) -> Value {
             set("source", json!(first.map(|caption| caption.source.as_str())));
             set("words", json!(first.map(|caption| caption.text.split_whitespace().count())));
             set("web_score", json!(web_score(row)));
-            let captions = row.captions.iter().map(
-                |caption| json!({ "text": caption.text, "source": caption.source.as_str(), "score": caption.score }),
-            );
+            let captions = row.captions.iter().map(|caption| {
+                json!({
+                    "text": caption.text, "source": caption.source.as_str(), "score": caption.score,
+                    "rank": caption.rank,
+                })
+            });
             set("captions", captions.collect());
             let candidates = row.candidates.iter().map(|candidate| {
                 json!({
@@ -86,7 +91,28 @@ pub fn text(row: &OutputRow) -> String {
             format!("{}/{}:{}  {stage}: {} ({})", id.dataset, id.file, id.row, row.reason, row.detail)
         }
     };
-    line.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    visible(&line).into_owned()
+}
+
+/// Facts as a line of JSON in which no character is invisible: JSON leaves DEL, C1 controls and turns of the direction as
+/// they are, and a terminal obeys them. Whoever parses it gets the same text.
+pub fn json_line(facts: &Value) -> String {
+    let json = facts.to_string();
+    if !json.contains(is_invisible) {
+        return json;
+    }
+    let mut line = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_invisible(c) {
+            let units = &mut [0; 2];
+            for unit in c.encode_utf16(units) {
+                let _ = write!(line, "\\u{unit:04x}");
+            }
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 #[cfg(test)]
@@ -133,6 +159,21 @@ pub mod tests {
     fn a_line_shows_captions_or_the_reason() {
         assert_eq!(text(&kept()), "web/0.parquet:17  0.312 synthetic “a dog\\u{1b}[2J”");
         assert_eq!(text(&failed()), "web/0.parquet:3  decode: truncated (the data ends early)");
+    }
+
+    #[test]
+    fn json_is_printable_and_parses_to_the_same() {
+        let facts = json!({ "caption": "a\u{1b}[2J\u{9b}31m\u{7f}\u{202e}\u{e0001}\0\n 🐕" });
+        let line = json_line(&facts);
+        assert_eq!(line, r#"{"caption":"a\u001b[2J\u009b31m\u007f\u202e\udb40\udc01\u0000\n 🐕"}"#);
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), facts);
+    }
+
+    #[test]
+    fn no_line_turns_its_direction() {
+        let OutputRow::Quarantined(row) = failed() else { panic!() };
+        let row = OutputRow::Quarantined(QuarantineRow { detail: "\u{202e}txt\u{9b}2J".into(), ..row });
+        assert_eq!(text(&row), "web/0.parquet:3  decode: truncated (\\u{202e}txt\\u{9b}2J)");
     }
 
     #[test]

@@ -1,0 +1,54 @@
+//! Thresholds on CapFilt's captions beyond the paper's, which has none: all are off unless a recipe asks for them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::validate::{Checked, at_least_one, require, within};
+
+/// What a caption must be to be kept, besides being among the best; of a data set that is filtered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Filters {
+    /// The lowest score.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_score: Option<f64>,
+    /// By how much a written caption must score above the web's own; where there is none, it need not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_margin: Option<f64>,
+    /// Where a text is kept once only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<Dedup>,
+    /// Words at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_words: Option<u32>,
+    /// Words at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_words: Option<u32>,
+}
+
+/// Within what a text is kept once only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dedup {
+    /// A shard: its first row that would keep the text does.
+    Shard,
+}
+
+impl Filters {
+    pub(crate) fn validate(&self) -> Checked {
+        let key = |field: &str| format!("capfilt.filters.{field}");
+        if let Some(score) = self.min_score {
+            within(score, (-1.0..=1.0).contains(&score), key("min_score"), "-1 to 1: it is a cosine")?;
+        }
+        if let Some(margin) = self.min_margin {
+            let expected = "-2 to 2: it is the difference of two cosines";
+            within(margin, (-2.0..=2.0).contains(&margin), key("min_margin"), expected)?;
+        }
+        for (words, field) in [(self.min_words, "min_words"), (self.max_words, "max_words")] {
+            words.map_or(Ok(()), |words| at_least_one(words.into(), key(field)))?;
+        }
+        let (least, most) = (self.min_words.unwrap_or(0), self.max_words.unwrap_or(u32::MAX));
+        require(least <= most, key("min_words"), || {
+            format!("is {least}, but must be at most max_words, which is {most}: no caption would be kept")
+        })
+    }
+}
