@@ -41,6 +41,7 @@ def main():
     parser.add_argument("--candidates", type=int, default=10)
     parser.add_argument("--folder", type=Path, default=ROOT / "out/bench-memory")
     arguments = parser.parse_args()
+    arguments.folder = arguments.folder.resolve()
     corpus, output = arguments.folder / f"corpus-{arguments.rows}", arguments.folder / "output"
     if not corpus.exists():
         subprocess.run([QUERN, "corpus", "synth", "--rows", str(arguments.rows), "--out", corpus], check=True)

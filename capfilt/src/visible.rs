@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_page_shows_pictures() {
-        let pictured: String = "a\0\t\n\x7f\u{85}\u{feff}".chars().map(|c| pictured(c)).collect();
+        let pictured: String = "a\0\t\n\x7f\u{85}\u{feff}".chars().map(pictured).collect();
         assert_eq!(pictured, "a␀␉␊␡\\u{85}\\u{feff}");
     }
 }

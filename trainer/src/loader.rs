@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::mpsc::Receiver;
 use std::thread;
 
 use quern_collective::Collective;
@@ -24,7 +23,7 @@ use crate::vision::{FrozenEncoder, ImageTransform};
 
 mod preparation;
 
-pub use preparation::{Preparation, Prepared};
+pub use preparation::{Preparation, Prepared, PreparedBatches};
 
 /// Threads that decode beside a training that takes the other half of the cores, at most.
 const MAX_DECODERS: usize = 8;
@@ -60,7 +59,7 @@ pub struct Feed<C> {
 
 /// The production source of batches.
 pub struct Loader<C: Captions> {
-    prepared: Receiver<Result<Prepared<C::Encoded>, TrainError>>,
+    prepared: PreparedBatches<C::Encoded>,
     encoder: FrozenEncoder,
     remembered: HashMap<u64, Tensor>,
     device: Device,

@@ -167,7 +167,7 @@ async fn a_base_that_lets_nobody_in_is_said_of_the_row() {
     let root = tempfile::tempdir().unwrap();
     let images = pictures(root.path());
     let path = root.path().join("pictures/a.jpg");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::read(&path).is_ok() {
         return; // root may read anything
     }

@@ -167,7 +167,7 @@ impl<D: SlotDecoder> SlotSampler<D> {
         let Some(state) = &mut self.state else { return Vec::new() };
         let (ids, positions) = state.choose(&self.options, self.ends, self.prompt.len() as i64);
         self.steps += 1;
-        let done = if self.steps % self.look_every == 0 { self.look() } else { Vec::new() };
+        let done = if self.steps.is_multiple_of(self.look_every) { self.look() } else { Vec::new() };
         if self.is_idle() {
             return done;
         }

@@ -39,6 +39,9 @@ pub struct Prepared<E> {
     pub texts: E,
 }
 
+/// Batches in order, as they are ready; after an error there is none.
+pub type PreparedBatches<E> = Receiver<Result<Prepared<E>, TrainError>>;
+
 /// How a rank's slices are prepared.
 pub struct Preparation<C> {
     /// Names data sets, captions and the seed.
@@ -62,7 +65,7 @@ impl<C: Captions> Preparation<C> {
     ///
     /// # Errors
     /// When the thread can't be started; what fails inside it is received.
-    pub fn start(self, steps: Range<u64>) -> Result<Receiver<Result<Prepared<C::Encoded>, TrainError>>, TrainError> {
+    pub fn start(self, steps: Range<u64>) -> Result<PreparedBatches<C::Encoded>, TrainError> {
         let (sender, prepared) = sync_channel(PREFETCHED);
         let work = move || {
             if let Err(error) = self.prepare_all(steps, &sender) {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use arrow::array::{Array, BinaryArray, Int64Array, LargeBinaryArray, RecordBatch, StringArray, StructArray};
+use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array, LargeBinaryArray, RecordBatch, StringArray, StructArray};
 use arrow::datatypes::{Field, Fields};
 use object_store::memory::InMemory;
 use object_store::path::Path;
