@@ -1,6 +1,6 @@
 # `make demo` and `make test` set everything up by themselves; see README.md.
 SHELL := /bin/bash
-.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt bench-coordinator bench-loader zoo deny readers ui monitoring
+.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt bench-coordinator bench-loader bench-memory zoo deny readers ui monitoring
 
 # System packages, .venv with the pinned torch, links in .deps/. Idempotent and quick the second time.
 setup:
@@ -82,6 +82,10 @@ bench-loader: setup-dev
 	@scripts/setup.sh --bench
 	cargo build --release -p quern-bench-loader -p quern-cli -p quern-worker
 	.venv/bin/python benches/loader/run.py
+
+# The memory of a CapFilt worker over 50,000 rows (fifteen minutes).
+bench-memory: build
+	.venv/bin/python benches/capfilt/memory.py
 
 # Images per second against the script that a Hugging Face user writes, in alternation: base size, then large.
 bench-capfilt: setup-dev
