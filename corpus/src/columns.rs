@@ -288,6 +288,7 @@ mod tests {
             format: None,
             images,
             columns: Columns::default(),
+            max_rows: None,
             capfilt: true,
         };
         let urls = dataset(Images::Urls);

@@ -16,7 +16,7 @@ use quern_recipes::{Dataset, Format, Images};
 use crate::columns::{self, ColumnError};
 use crate::files::{FilesError, of_one_format};
 use crate::parquet_file::ParquetFile;
-use crate::rows::{ShardId, ShardSpec};
+use crate::rows::{RowId, ShardId, ShardSpec};
 use crate::store::{self, Folder, StoreError};
 use crate::tars::{Layout, Samples, TarError};
 
@@ -160,7 +160,29 @@ pub async fn plan_folder(folder: &Folder, dataset: &Dataset, shard_rows: u64) ->
             Err(reason) => plan.unreadable.push(UnreadableFile { shard: spec(0, 0), reason: reason.to_string() }),
         }
     }
+    if let Some(max_rows) = dataset.max_rows {
+        plan.shards = drawn(plan.shards, max_rows);
+    }
     Ok(plan)
+}
+
+/// Shards of `max_rows` rows together: those whose first rows have the lowest keys, the last of them cut; in the order of
+/// their names. All shards, if they have no more. Which shards these are changes only with the shards that there are.
+fn drawn(mut shards: Vec<ShardSpec>, max_rows: u64) -> Vec<ShardSpec> {
+    let first_row = |shard: &ShardSpec| RowId {
+        dataset: shard.dataset.as_str().into(),
+        file: shard.file.as_str().into(),
+        row: shard.row_start,
+    };
+    shards.sort_by_cached_key(|shard| (first_row(shard).key(), shard.shard.clone()));
+    let mut left = max_rows;
+    for shard in &mut shards {
+        shard.rows = shard.rows.min(left);
+        left -= shard.rows;
+    }
+    shards.retain(|shard| shard.rows > 0);
+    shards.sort_by(|a, b| a.shard.cmp(&b.shard));
+    shards
 }
 
 /// All files of the data set and their sizes, sorted, and what they are.

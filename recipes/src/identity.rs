@@ -49,6 +49,8 @@ struct DatasetIdentity<'a> {
     format: Option<Format>,
     #[serde(skip_serializing_if = "Option::is_none")]
     images: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_rows: Option<u64>,
     capfilt: bool,
 }
 
@@ -87,6 +89,7 @@ impl<'a> DatasetIdentity<'a> {
                 Images::Paths(_) => Some("paths"),
                 Images::Urls => Some("urls"),
             },
+            max_rows: dataset.max_rows,
             capfilt: dataset.capfilt,
         }
     }

@@ -80,6 +80,9 @@ pub struct Dataset {
     /// Which columns hold what.
     #[serde(default)]
     pub columns: Columns,
+    /// Take so many rows: whole shards drawn from all of them, the last one cut; `null`: all rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rows: Option<u64>,
     /// `true`: web captions, CapFilt writes new ones. `false`: the captions are kept as they are.
     #[serde(default = "yes")]
     pub capfilt: bool,

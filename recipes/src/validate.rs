@@ -142,6 +142,7 @@ impl Dataset {
             )
         })?;
         require(!self.path.trim().is_empty(), format!("{key}.path"), || "must name a folder or URL".into())?;
+        self.max_rows.map_or(Ok(()), |rows| at_least_one(rows, format!("{key}.max_rows")))?;
         self.images_hold(key)?;
         self.columns.validate(&format!("{key}.columns"))
     }

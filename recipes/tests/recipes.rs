@@ -176,6 +176,7 @@ fn every_rule_names_its_key_and_place() {
         ("  - name: coco", "  - name: co co", "datasets[1].name", "letters"),
         ("  - name: coco", "  - name: ../coco", "datasets[1].name", "letters"),
         ("    path: corpus/web", "    path: ''", "datasets[0].path", "folder or URL"),
+        ("    path: corpus/web", "    path: corpus/web\n    max_rows: 0", "datasets[0].max_rows", "at least 1"),
         ("    path: corpus/web", "    path: w\n    columns: {image: ''}", "datasets[0].columns.image", "column"),
         ("    path: corpus/web", "    path: w\n    columns: {caption: jpg}", "datasets[0].columns.caption", "`image`"),
         ("    capfilt: false", "    capfilt: false\n  - name: web\n    path: x", "datasets[2].name", "must differ"),

@@ -34,6 +34,7 @@ fn dataset(path: &Path) -> Dataset {
         format: None,
         images: Images::Bytes,
         columns: Columns::default(),
+        max_rows: None,
         capfilt: true,
     }
 }
@@ -145,5 +146,37 @@ proptest! {
             }
             start += rows;
         }
+    }
+}
+
+#[tokio::test]
+async fn so_many_rows_are_drawn_from_everywhere_and_the_last_shard_is_cut() {
+    let root = tempfile::tempdir().unwrap();
+    for file in 0..20 {
+        write(&root.path().join(format!("{file:02}.parquet")), &[10, 10, 3], "jpg");
+    }
+    let all = plan_dataset(&dataset(root.path()), 10).await.unwrap().shards;
+    let of = async |max_rows| {
+        let dataset = Dataset { max_rows: Some(max_rows), ..dataset(root.path()) };
+        plan_dataset(&dataset, 10).await.unwrap().shards
+    };
+    let rows = |shards: &[ShardSpec]| shards.iter().map(|shard| shard.rows).sum::<u64>();
+    for max_rows in [1, 10, 123, 459] {
+        let shards = of(max_rows).await;
+        assert_eq!(rows(&shards), max_rows);
+        assert!(shards.is_sorted_by_key(|shard| &shard.shard));
+        let whole = shards.iter().filter(|shard| all.contains(shard)).count();
+        assert!(whole + 1 >= shards.len(), "one shard is cut at most: {shards:?}");
+        let is_known =
+            |shard: &ShardSpec| all.iter().any(|known| known.shard == shard.shard && known.rows >= shard.rows);
+        assert!(shards.iter().all(is_known), "{shards:?}");
+    }
+    let files: std::collections::BTreeSet<String> = of(123).await.into_iter().map(|shard| shard.file).collect();
+    assert!(files.len() > 6, "a draw, not the first files: {files:?}");
+    let (fewer, more) = (of(100).await, of(200).await);
+    let is_in_more = |shard: &ShardSpec| more.iter().any(|other| other.shard == shard.shard);
+    assert!(fewer.iter().all(is_in_more), "who asks for more keeps what there is");
+    for enough in [460, 1_000_000] {
+        assert_eq!(of(enough).await, all);
     }
 }

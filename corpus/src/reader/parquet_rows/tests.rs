@@ -16,7 +16,15 @@ use crate::reader::read_rows_in;
 use crate::store::StoreError;
 
 fn dataset(columns: Columns) -> Dataset {
-    Dataset { name: "web".into(), path: "unused".into(), format: None, images: Images::Bytes, columns, capfilt: true }
+    Dataset {
+        name: "web".into(),
+        path: "unused".into(),
+        format: None,
+        images: Images::Bytes,
+        columns,
+        max_rows: None,
+        capfilt: true,
+    }
 }
 
 fn properties(page_index: bool) -> WriterProperties {
