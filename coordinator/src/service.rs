@@ -128,7 +128,7 @@ impl Coordinator for Service {
             unreachable!("a request for work is answered with work");
         };
         let work = match work {
-            Work::Shard { plan, token, failures } => {
+            Work::Shard { plan, token, without_part } => {
                 member.run.metrics.granted(&plan.shard, token.epoch, member.run.now_ms());
                 lease_reply::Work::Shard(wire::ShardLease {
                     shard: plan.shard.0,
@@ -137,7 +137,7 @@ impl Coordinator for Service {
                     file: plan.file,
                     row_start: plan.row_start,
                     rows: plan.rows,
-                    failures,
+                    attempts_without_part: without_part,
                 })
             }
             Work::Task { task, token, stage, checkpoint, stage1 } => lease_reply::Work::Task(wire::TaskLease {

@@ -1,4 +1,4 @@
-//! Images decoded in a process apart, where an attempt at the shard has failed before: should a decoder's native code kill
+//! Images decoded in a process apart, where another attempt at the shard has brought no part: should a decoder's native code kill
 //! the process, it is this one, and the row that did it is known.
 //!
 //! The other process is `quern-worker decode`. It is sent one image at a time (row and length as little-endian u64, then

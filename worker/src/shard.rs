@@ -163,7 +163,7 @@ impl Mill {
     }
 
     /// The shard's rows, on a thread of their own: tensor arithmetic must not hold up heartbeats. Without an engine they are
-    /// passed through. Where an attempt has failed before, images are tried apart.
+    /// passed through. Where another attempt has brought no part, images are tried apart.
     fn process(
         &self,
         engine: Option<Arc<Engine>>,
@@ -175,7 +175,7 @@ impl Mill {
     ) -> JoinHandle<Result<Vec<PartRow>, EngineError>> {
         let (recipe, script, stop, board) = (self.recipe.clone(), self.script.clone(), stop.clone(), board.clone());
         let count = lease.rows as usize;
-        let apart = (lease.failures > 0).then(|| Mutex::new(Apart::new(recipe.limits, script.clone())));
+        let apart = (lease.attempts_without_part > 0).then(|| Mutex::new(Apart::new(recipe.limits, script.clone())));
         let span = Span::current();
         tokio::task::spawn_blocking(move || {
             let _inside = span.enter();

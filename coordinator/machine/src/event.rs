@@ -324,8 +324,8 @@ pub enum Work {
         plan: ShardPlan,
         /// The attempt.
         token: ShardToken,
-        /// Attempts at it that ended without a part, but for those that were handed back.
-        failures: u32,
+        /// Other attempts at it that have brought no part, but for those that were handed back.
+        without_part: u32,
     },
     /// Do this with a checkpoint.
     Task {

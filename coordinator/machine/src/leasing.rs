@@ -176,6 +176,8 @@ impl Machine {
     }
 }
 
+/// The shard at this attempt. One that is still live beside it may have died with its worker already.
 fn work_at(shard: &Shard, token: ShardToken) -> Work {
-    Work::Shard { plan: shard.plan.clone(), token, failures: shard.failures }
+    let others = shard.attempts().iter().filter(|attempt| attempt.token != token).count() as u32;
+    Work::Shard { plan: shard.plan.clone(), token, without_part: shard.failures + others }
 }

@@ -4,6 +4,7 @@ mod bad_input;
 mod caption;
 mod collector;
 mod harness;
+mod inputs;
 mod kubernetes;
 mod operated;
 mod same_bytes;

@@ -215,7 +215,7 @@ fn a_terminated_worker_hands_its_lease_back() {
 #[test]
 fn an_image_that_kills_its_decoder_is_quarantined_and_its_shard_is_not() {
     const FAULT: &[&str] = &["crash-at-row:25"];
-    let run = Run::pass_through(corpus());
+    let run = Run::capfilt(corpus());
     let port = free_port();
     let mut coordinator = run.coordinator(port);
     let mut crashes = 0;
