@@ -2,7 +2,7 @@
 //!
 //! A fetch is a try and, where another may do better, a few more. A try is a request and up to five redirects, each a
 //! request of its own that is judged before it is sent: its scheme, its host if that is an address, and, when the host's
-//! name is resolved for the connection, the addresses it has ([`resolver`]). reqwest's own redirects are off, and so
+//! name is resolved for the connection, the addresses it has (`resolver`). reqwest's own redirects are off, and so
 //! are proxies, which would look names up where nobody judges them. What comes of a fetch depends on the server alone,
 //! never on what else is under way.
 
