@@ -42,13 +42,14 @@ pub(super) fn resample(view: View<'_>, horizontal: &Axis, vertical: &Axis, outpu
     }
 }
 
-/// Weights of each output in steps of four inputs: the pairs of the high parts, then those of the low ones.
+/// Weights of each output in steps of four inputs, as they are multiplied: the pairs of the high parts for the first two
+/// inputs, once per channel, and for the others; then those of the low parts.
 struct HorizontalWeights<'a> {
     axis: &'a Axis,
     /// Steps per output.
     steps: usize,
     /// `[outputs · steps]`
-    packed: Vec<[i32; 4]>,
+    packed: Vec<[i32; 16]>,
 }
 
 impl<'a> HorizontalWeights<'a> {
@@ -59,7 +60,8 @@ impl<'a> HorizontalWeights<'a> {
             for step in 0..steps {
                 let of = |at: usize| parts(weights.get(step * STEP + at).copied().unwrap_or(0));
                 let [a, b, c, d] = [of(0), of(1), of(2), of(3)];
-                packed.push([pair(a[0], b[0]), pair(c[0], d[0]), pair(a[1], b[1]), pair(c[1], d[1])]);
+                let pairs = [pair(a[0], b[0]), pair(c[0], d[0]), pair(a[1], b[1]), pair(c[1], d[1])];
+                packed.push(std::array::from_fn(|lane| pairs[lane / 4]));
             }
         }
         HorizontalWeights { axis, steps, packed }
@@ -75,8 +77,6 @@ fn horizontal_pass(row: &[u8], weights: &HorizontalWeights<'_>, output: &mut [u8
         0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1,
         6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1,
     );
-    let high_of = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
-    let low_of = _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3);
     let of_outputs = weights.packed.chunks_exact(weights.steps);
     for ((&(first, count), weights), output) in
         weights.axis.bounds.iter().zip(of_outputs).zip(output.chunks_exact_mut(3))
@@ -85,14 +85,18 @@ fn horizontal_pass(row: &[u8], weights: &HorizontalWeights<'_>, output: &mut [u8
         for (step, weights) in weights.iter().take(count.div_ceil(STEP)).enumerate() {
             let pixels: &[u8; BEHIND] =
                 row[(first + step * STEP) * 3..][..BEHIND].try_into().expect("so many were taken");
-            // SAFETY: sixteen bytes each, of arrays that have as many; loads need no alignment.
-            let (pixels, weights) =
-                unsafe { (_mm_loadu_si128(pixels.as_ptr().cast()), _mm_loadu_si128(weights.as_ptr().cast())) };
+            // SAFETY: sixteen bytes and twice eight lanes of arrays that have as many; loads need no alignment.
+            let (pixels, highs, lows) = unsafe {
+                let weights: *const __m256i = weights.as_ptr().cast();
+                (
+                    _mm_loadu_si128(pixels.as_ptr().cast()),
+                    _mm256_loadu_si256(weights),
+                    _mm256_loadu_si256(weights.add(1)),
+                )
+            };
             let pixels = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(pixels), pairs);
-            let weights = _mm256_castsi128_si256(weights);
-            let of = |which| _mm256_permutevar8x32_epi32(weights, which);
-            high = _mm256_add_epi32(high, _mm256_madd_epi16(pixels, of(high_of)));
-            low = _mm256_add_epi32(low, _mm256_madd_epi16(pixels, of(low_of)));
+            high = _mm256_add_epi32(high, _mm256_madd_epi16(pixels, highs));
+            low = _mm256_add_epi32(low, _mm256_madd_epi16(pixels, lows));
         }
         let sums = _mm256_add_epi32(_mm256_slli_epi32::<{ LOW_BITS as i32 }>(high), low);
         let sums = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
