@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """The memory of a CapFilt worker over many rows of the zoo's models: its resident set against the rows that are done, and the
-slope of the line through the second half. `make bench-memory`; docs/benchmarks.md has the figures."""
+slope of the line through all but the first fifth. `make bench-memory`; docs/benchmarks.md has the figures."""
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,7 @@ def resident_mb(pid):
 
 
 def worker_below(pid):
-    """The worker that `quern capfilt run` has started, once it is there."""
+    """The worker that `quern run` has started, once it is there."""
     while True:
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
@@ -45,7 +46,8 @@ def main():
     corpus, output = arguments.folder / f"corpus-{arguments.rows}", arguments.folder / "output"
     if not corpus.exists():
         subprocess.run([QUERN, "corpus", "synth", "--rows", str(arguments.rows), "--out", corpus], check=True)
-    subprocess.run(["rm", "-rf", output, *arguments.folder.glob("output.*")], check=True)
+    for left in arguments.folder.glob("output*"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     zoo = ROOT / "zoo"
     recipe = arguments.folder / "recipe.yaml"
     recipe.write_text(

@@ -68,10 +68,11 @@ pub fn select(candidates: &[Candidate], keep: usize) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn candidates(scored: &[(&str, f32)]) -> Vec<Candidate> {
+    /// Candidates with these texts and scores; the last is the web caption.
+    pub(crate) fn candidates(scored: &[(&str, f32)]) -> Vec<Candidate> {
         let last = scored.len() - 1;
         let candidate = |(at, &(text, score)): (usize, &(&str, f32))| Candidate {
             text: text.into(),

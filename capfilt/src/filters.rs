@@ -94,17 +94,7 @@ mod tests {
     use quern_corpus::RowId;
 
     use super::*;
-
-    fn candidates(scored: &[(&str, f32)]) -> Vec<Candidate> {
-        let last = scored.len() - 1;
-        let candidate = |(at, &(text, score)): (usize, &(&str, f32))| Candidate {
-            text: text.into(),
-            source: if at == last { Source::Web } else { Source::Synthetic },
-            score,
-            index: at as u32,
-        };
-        scored.iter().enumerate().map(candidate).collect()
-    }
+    use crate::candidate::tests::candidates;
 
     fn row(at: u64, outcome: RowOutcome) -> PartRow {
         let id = RowId { dataset: "d".into(), file: "f".into(), row: at };

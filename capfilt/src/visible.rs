@@ -30,13 +30,25 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 }
 
 /// The same with pictures for what ASCII has: NUL as ␀, a line feed as ␊.
-pub(crate) fn pictured(c: char) -> Cow<'static, str> {
+fn pictured(c: char) -> Cow<'static, str> {
     match c {
         '\0'..='\x1f' => String::from(char::from_u32(0x2400 + c as u32).expect("a control picture")).into(),
         '\x7f' => "\u{2421}".into(),
         c if is_invisible(c) => c.escape_unicode().collect::<String>().into(),
         c => String::from(c).into(),
     }
+}
+
+/// `text` for HTML, and for Markdown, which takes HTML: it is no markup, and what is invisible is pictured. `special`: what
+/// else a character is written as.
+pub(crate) fn in_markup(text: &str, special: impl Fn(char) -> Option<Cow<'static, str>>) -> String {
+    let written = |c: char| match c {
+        '&' => "&amp;".into(),
+        '<' => "&lt;".into(),
+        '>' => "&gt;".into(),
+        c => special(c).unwrap_or_else(|| pictured(c)),
+    };
+    text.chars().map(written).collect()
 }
 
 #[cfg(test)]

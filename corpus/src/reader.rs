@@ -232,19 +232,5 @@ pub async fn read_rows(dataset: &Dataset, file: &str, row_start: u64, rows: u64)
     Reader::new(&ImageLimits::default()).rows(dataset, file, row_start, rows).await
 }
 
-/// As [`read_rows`], in a folder that is open already; the data set's `path` is not looked at.
-///
-/// # Errors
-/// As [`Reader::rows`].
-pub async fn read_rows_in(
-    folder: &Folder,
-    dataset: &Dataset,
-    file: &str,
-    row_start: u64,
-    rows: u64,
-) -> Result<RowStream, ReadError> {
-    Reader::new(&ImageLimits::default()).rows_in(folder, dataset, file, row_start, rows).await
-}
-
 #[cfg(test)]
 mod tests;

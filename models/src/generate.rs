@@ -5,7 +5,7 @@
 //! sequences are padded. A draw is the inverse of the filtered distribution's cumulative sum, taken in id order, at a
 //! uniform that the caller keys; so a sequence depends on its own draws alone, not on what else is in the batch.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 mod beam;
 mod cache;
@@ -127,6 +127,11 @@ fn extend(
         }
     }
     history.narrow(1, 0, length)
+}
+
+/// Indices as tensors take them: `[of]`.
+pub(crate) fn indices(of: &[usize], device: Device) -> Tensor {
+    Tensor::from_slice(&of.iter().map(|index| *index as i64).collect::<Vec<_>>()).to_device(device)
 }
 
 #[cfg(test)]

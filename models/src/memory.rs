@@ -1,4 +1,6 @@
-//! What the C library does with freed memory.
+//! What tensors are written into: memory that the C library keeps, and tensors filled where they lie.
+
+use tch::{Device, Kind, Tensor};
 
 /// Largest block that is kept for the next of its size, instead of being handed back to the system and, when it is wanted
 /// again, handed out page by page.
@@ -21,4 +23,14 @@ pub fn keep_freed_memory() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
         libc::mallopt(libc::M_ARENA_MAX, POOLS);
     }
+}
+
+/// A tensor of this size in single precision, on the processor, that `fill` writes, whole, into memory that holds anything;
+/// and what `fill` says.
+pub fn filled<T>(size: &[i64], fill: impl FnOnce(&mut [f32]) -> T) -> (Tensor, T) {
+    let tensor = Tensor::empty(size, (Kind::Float, Device::Cpu));
+    // SAFETY: a new contiguous tensor of so many floats, which nobody else knows; any bits are a float.
+    let numbers = unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) };
+    let said = fill(numbers);
+    (tensor, said)
 }

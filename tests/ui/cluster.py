@@ -122,15 +122,10 @@ def corpus(folder: pathlib.Path, quern: str, rows: int) -> pathlib.Path:
     return folder
 
 
-def captioned(folder: pathlib.Path, data: pathlib.Path, output: str = "captioned", seed: int = 5) -> str:
-    """CapFilt on the scenes, and a second data set that is passed through; then stage 1."""
+def filtered(data: pathlib.Path) -> str:
+    """The sections of a recipe that has the scenes captioned, and the same scenes as they are."""
     zoo = ROOT / "zoo"
-    return f"""
-name: scenes, captioned and trained on
-seed: {seed}
-output: {folder / output}
-shard_rows: 8
-datasets:
+    return f"""datasets:
   - {{ name: scenes, path: {data} }}
   - {{ name: as-they-are, path: {data}, capfilt: false }}
 capfilt:
@@ -139,7 +134,18 @@ capfilt:
   candidates: 4
   batch_images: 4
   sampling: {{ max_length: 12 }}
-stage1:
+"""
+
+
+def captioned(folder: pathlib.Path, data: pathlib.Path, output: str = "captioned", seed: int = 5) -> str:
+    """CapFilt on the scenes, and a second data set that is passed through; then stage 1."""
+    zoo = ROOT / "zoo"
+    return f"""
+name: scenes, captioned and trained on
+seed: {seed}
+output: {folder / output}
+shard_rows: 8
+{filtered(data)}stage1:
   image_encoder: {zoo}/clip
   tokenizer: {zoo}/blip
   batch: 12
@@ -161,21 +167,12 @@ def passed(folder: pathlib.Path, data: pathlib.Path) -> str:
 def milled(folder: pathlib.Path, data: pathlib.Path, quern: str, output: str = "milled", more: str = "") -> pathlib.Path:
     """The output of a run that is carried out here, without a cluster: the scenes with captions of the zoo's models, and the
     same as they are. `more`: lines of its `capfilt` section."""
-    zoo, recipe = ROOT / "zoo", folder / f"{output}.yaml"
+    recipe = folder / f"{output}.yaml"
     recipe.write_text(f"""
 name: "an output: for | other `readers`"
 output: {folder / output}
 shard_rows: 16
-datasets:
-  - {{ name: scenes, path: {data} }}
-  - {{ name: as-they-are, path: {data}, capfilt: false }}
-capfilt:
-  captioner: {zoo}/blip
-  ranker: {zoo}/clip
-  candidates: 4
-  batch_images: 4
-  sampling: {{ max_length: 12 }}
-{more}
+{filtered(data)}{more}
 """)
     ended = subprocess.run([quern, "run", str(recipe)], capture_output=True, text=True)
     assert ended.returncode == 3, f"one file is no parquet, so the run ends with 3, not {ended.returncode}\n{ended.stderr}"

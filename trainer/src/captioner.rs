@@ -146,15 +146,16 @@ impl Captioner {
             return Ok(Vec::new());
         }
         subjects.iter().try_for_each(|subject| self.check_prompt(subject.prompt, options))?;
-        let mut pixels = vec![0f32; subjects.len() * self.images.numbers()];
-        for (subject, out) in subjects.iter().zip(pixels.chunks_mut(self.images.numbers())) {
-            self.images.evaluate(subject.image, out);
-        }
+        let (pixels, ()) = self.images.filled(subjects.len(), |pixels| {
+            for (subject, out) in subjects.iter().zip(pixels.chunks_mut(self.images.numbers())) {
+                self.images.evaluate(subject.image, out);
+            }
+        });
         let streams: Vec<Keyed> =
             subjects.iter().map(|subject| Keyed::new(seed, subject.key, Purpose::CaptionToken, 0)).collect();
         let mut uniforms = |lane: usize, step: usize| streams[lane].uniform(step as u64);
         no_grad(|| {
-            let frozen = self.encoder.features(&self.images.batch(&pixels)).to_kind(Kind::Float);
+            let frozen = self.encoder.features(&pixels).to_kind(Kind::Float);
             match &self.model {
                 Model::Stage1 { qformer, texts } => {
                     let mut decoder = qformer.captioning(&qformer.image_memory(&frozen));

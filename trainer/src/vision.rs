@@ -4,6 +4,7 @@ use std::path::Path;
 
 use quern_corpus::Keyed;
 use quern_corpus::images::{self, CropRounding, Evaluation, Geometry, RgbImage};
+use quern_models::memory::filled;
 use quern_models::precision::kind_of;
 use quern_models::preprocessor::{PreprocessorConfig, Resize};
 use quern_models::vit::FrozenVit;
@@ -45,21 +46,10 @@ impl ImageTransform {
         3 * (width * height) as usize
     }
 
-    /// Pixels `[B, 3, H, W]` of images that lie one after the other.
-    pub fn batch(&self, pixels: &[f32]) -> Tensor {
-        let (width, height) = self.config.output_size();
-        Tensor::from_slice(pixels).view([-1, 3, i64::from(height), i64::from(width)])
-    }
-
     /// Pixels `[images, 3, H, W]` as `fill` writes them, image after image, into memory that holds anything; and what it says.
     pub fn filled<T>(&self, images: usize, fill: impl FnOnce(&mut [f32]) -> T) -> (Tensor, T) {
         let (width, height) = self.config.output_size();
-        let size = [images as i64, 3, i64::from(height), i64::from(width)];
-        let pixels = Tensor::empty(size, (Kind::Float, Device::Cpu));
-        // SAFETY: a new contiguous tensor of so many floats, which nobody else knows; any bits are a float.
-        let numbers = unsafe { std::slice::from_raw_parts_mut(pixels.data_ptr().cast(), pixels.numel()) };
-        let said = fill(numbers);
-        (pixels, said)
+        filled(&[images as i64, 3, i64::from(height), i64::from(width)], fill)
     }
 
     /// The training transform with these draws; where the recipe augments nothing, the evaluation transform.

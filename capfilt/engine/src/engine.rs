@@ -12,17 +12,17 @@ use tch::Device;
 
 use crate::EngineError;
 use crate::captioner::Captioner;
-use crate::flow::{Flow, decode_groups};
+use crate::flow::Flow;
 use crate::pixels::{Trial, panic_message};
 use crate::ranker::Ranker;
 
 /// Captioner and ranker on a device. It may be shared between threads; they take turns.
 pub struct Engine {
     models: Mutex<Models>,
-    config: CapFilt,
-    limits: ImageLimits,
-    seed: u64,
-    device: Device,
+    pub(crate) config: CapFilt,
+    pub(crate) limits: ImageLimits,
+    pub(crate) seed: u64,
+    pub(crate) device: Device,
     digests: BTreeMap<String, String>,
     captions: AtomicU64,
     tokens: AtomicU64,
@@ -35,7 +35,7 @@ pub(crate) struct Models {
 }
 
 /// How much was written so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
     /// Captions.
     pub captions: u64,
@@ -92,20 +92,8 @@ impl Engine {
     ) -> Result<(), EngineError> {
         // The models are only read: a panic in another thread leaves them as they were.
         let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        let group_rows = (self.config.batch_images as usize).max(1);
-        let run = || {
-            decode_groups(rows, group_rows, &models, (&self.limits, trial), |groups| {
-                Flow::new(&models, &self.config, self.seed, self.device, count).run(
-                    groups,
-                    stop,
-                    |row, outcome, written| {
-                        self.captions.fetch_add(written.captions, Ordering::Relaxed);
-                        self.tokens.fetch_add(written.tokens, Ordering::Relaxed);
-                        each(self.part_row(row, outcome));
-                    },
-                );
-            });
-        };
+        let flow = Flow::new(self, &models, count);
+        let run = || flow.run(rows, trial, stop, &mut each);
         catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
             let device = format!("{:?}", self.device);
             EngineError::Device { device, reason: panic_message(&*panic) }
@@ -123,7 +111,13 @@ impl Engine {
         Ok(done)
     }
 
-    fn part_row(&self, row: RawRow, outcome: RowOutcome) -> PartRow {
+    /// Counts an image's captions.
+    pub(crate) fn count(&self, captions: &[Vec<i64>]) {
+        self.captions.fetch_add(captions.len() as u64, Ordering::Relaxed);
+        self.tokens.fetch_add(captions.iter().map(|ids| ids.len() as u64).sum(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn part_row(&self, row: RawRow, outcome: RowOutcome) -> PartRow {
         let is_kept = matches!(outcome, RowOutcome::Kept { .. });
         let image = row.image.filter(|_| is_kept && self.config.embed_images);
         PartRow { id: row.id, key: row.key, outcome, image }

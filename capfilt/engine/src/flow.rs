@@ -9,17 +9,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use quern_capfilt::RowOutcome;
+use quern_capfilt::{PartRow, RowOutcome};
 use quern_corpus::reader::RawRow;
 use quern_models::blip::BlipSlots;
 use quern_models::generate::SlotSampler;
+use quern_models::memory::filled;
 use quern_models::preprocessor::PreprocessorConfig;
-use quern_recipes::{CapFilt, ImageLimits};
-use tch::{Device, Tensor};
+use tch::Tensor;
 use tracing::{Span, info_span};
 
 use crate::captioner::Captioner;
-use crate::engine::{Models, Written};
+use crate::engine::{Engine, Models};
 use crate::pixels::{Trial, decode_rows, evaluation};
 use crate::rank::{Captioned, rank};
 
@@ -27,7 +27,7 @@ use crate::rank::{Captioned, rank};
 const DECODED_AHEAD: usize = 1;
 
 /// An image as the two models see it: `[3, S, S]` each.
-pub(crate) struct Pixels {
+struct Pixels {
     captioner: Vec<f32>,
     ranker: Vec<f32>,
 }
@@ -35,44 +35,10 @@ pub(crate) struct Pixels {
 /// Rows with their decoded images, or with what becomes of them without.
 type Decoded = Vec<(RawRow, Result<Pixels, RowOutcome>)>;
 
-/// Decodes `rows` in groups of `group_rows` on threads of their own, ahead of `work`, which gets them in order.
-pub(crate) fn decode_groups(
-    rows: impl Iterator<Item = RawRow> + Send,
-    group_rows: usize,
-    models: &Models,
-    (limits, trial): (&ImageLimits, Trial<'_>),
-    work: impl FnOnce(Receiver<Decoded>),
-) {
-    let transforms = (evaluation(&models.captioner.preprocessor), evaluation(&models.ranker.preprocessor));
-    let span = Span::current();
-    thread::scope(|scope| {
-        let (sender, groups) = sync_channel(DECODED_AHEAD);
-        scope.spawn(move || {
-            let _inside = span.enter();
-            let mut rows = rows.peekable();
-            while rows.peek().is_some() {
-                let group: Vec<RawRow> = rows.by_ref().take(group_rows).collect();
-                let decoding = info_span!("decode", rows = group.len() as i64).entered();
-                let decoded = decode_rows(&group, limits, trial, |image| Pixels {
-                    captioner: transforms.0.apply(image).1,
-                    ranker: transforms.1.apply(image).1,
-                });
-                drop(decoding);
-                if sender.send(group.into_iter().zip(decoded).collect()).is_err() {
-                    break; // nobody works on them any more
-                }
-            }
-        });
-        work(groups);
-    });
-}
-
 /// What is under way.
 pub(crate) struct Flow<'a> {
+    engine: &'a Engine,
     models: &'a Models,
-    config: &'a CapFilt,
-    seed: u64,
-    device: Device,
     sampler: SlotSampler<BlipSlots<'a>>,
     /// In order; the first is the one that leaves next.
     groups: VecDeque<Group>,
@@ -112,18 +78,48 @@ enum Place {
 
 impl<'a> Flow<'a> {
     /// Nothing under way yet, of `count` rows.
-    pub fn new(models: &'a Models, config: &'a CapFilt, seed: u64, device: Device, count: usize) -> Self {
+    pub fn new(engine: &'a Engine, models: &'a Models, count: usize) -> Self {
         let sampler = models.captioner.sampler(count.max(1));
-        Flow { models, config, seed, device, sampler, groups: VecDeque::new(), left: 0, waiting: VecDeque::new() }
+        Flow { engine, models, sampler, groups: VecDeque::new(), left: 0, waiting: VecDeque::new() }
     }
 
-    /// Takes all groups; shows each row, in order, with what becomes of it and what was written for it.
+    /// Takes all rows, each put to `trial` before it is decoded; shows to `each`, in order, what becomes of them. Once `stop`
+    /// is raised, it returns without the rest.
     pub fn run(
-        mut self,
-        decoded: Receiver<Decoded>,
+        self,
+        rows: impl Iterator<Item = RawRow> + Send,
+        trial: Trial<'_>,
         stop: &AtomicBool,
-        mut each: impl FnMut(RawRow, RowOutcome, Written),
+        each: &mut impl FnMut(PartRow),
     ) {
+        let (limits, group_rows) = (&self.engine.limits, (self.engine.config.batch_images as usize).max(1));
+        let preprocessors = [&self.models.captioner.preprocessor, &self.models.ranker.preprocessor];
+        let [for_captioner, for_ranker] = preprocessors.map(evaluation);
+        let span = Span::current();
+        thread::scope(|scope| {
+            let (sender, groups) = sync_channel(DECODED_AHEAD);
+            scope.spawn(move || {
+                let _inside = span.enter();
+                let mut rows = rows.peekable();
+                while rows.peek().is_some() {
+                    let group: Vec<RawRow> = rows.by_ref().take(group_rows).collect();
+                    let decoding = info_span!("decode", rows = group.len() as i64).entered();
+                    let decoded = decode_rows(&group, limits, trial, |image| Pixels {
+                        captioner: for_captioner.apply(image).1,
+                        ranker: for_ranker.apply(image).1,
+                    });
+                    drop(decoding);
+                    if sender.send(group.into_iter().zip(decoded).collect()).is_err() {
+                        break; // nobody works on them any more
+                    }
+                }
+            });
+            self.work(groups, stop, each);
+        });
+    }
+
+    /// Takes all groups, in order.
+    fn work(mut self, decoded: Receiver<Decoded>, stop: &AtomicBool, each: &mut impl FnMut(PartRow)) {
         let mut rows = 0;
         let mut more = true;
         while !stop.load(Ordering::Relaxed) {
@@ -148,7 +144,7 @@ impl<'a> Flow<'a> {
             while self.groups.front().is_some_and(|group| group.open == 0) {
                 let group = self.groups.pop_front().expect("there is one");
                 self.left += group.rows.len();
-                self.leave(group, &mut each);
+                self.leave(group, each);
             }
             if !more && self.groups.is_empty() {
                 break;
@@ -163,9 +159,9 @@ impl<'a> Flow<'a> {
         let captioning = info_span!("caption", rows = rows.len() as i64);
         let mut group = Group { places: Vec::new(), pixels: None, open: 0, captioning, rows };
         if decoded.iter().any(Result::is_ok) {
-            let lanes = |of: fn(&Pixels) -> &[f32]| decoded.iter().map(move |pixels| pixels.as_ref().ok().map(of));
-            let pixels = self.batch(&captioner.preprocessor, lanes(|pixels| &pixels.captioner));
-            group.pixels = Some(self.batch(&ranker.preprocessor, lanes(|pixels| &pixels.ranker)));
+            let places: Vec<Option<&Pixels>> = decoded.iter().map(|image| image.as_ref().ok()).collect();
+            let pixels = self.batch(&captioner.preprocessor, &places, |pixels| &pixels.captioner);
+            group.pixels = Some(self.batch(&ranker.preprocessor, &places, |pixels| &pixels.ranker));
             let states = group.captioning.in_scope(|| captioner.encode(&pixels));
             for (at, _) in decoded.iter().enumerate().filter(|(_, image)| image.is_ok()) {
                 let (key, states) = (group.rows[at].id.key(), states.narrow(0, at as i64, 1));
@@ -186,7 +182,7 @@ impl<'a> Flow<'a> {
         let images: Vec<Waiting> = self.waiting.drain(..count).collect();
         let rows: Vec<usize> = images.iter().map(|image| image.row).collect();
         let states = Tensor::cat(&images.iter().map(|image| &image.states).collect::<Vec<_>>(), 0);
-        let mut draw = |image: usize, copy, step| Captioner::draw(self.seed, images[image].key, copy, step);
+        let mut draw = |image: usize, copy, step| Captioner::draw(self.engine.seed, images[image].key, copy, step);
         self.sampler.admit(&rows, &states, &mut draw);
     }
 
@@ -203,7 +199,7 @@ impl<'a> Flow<'a> {
     }
 
     /// Ranks a group's captions and shows what becomes of its rows.
-    fn leave(&self, group: Group, each: &mut impl FnMut(RawRow, RowOutcome, Written)) {
+    fn leave(&self, group: Group, each: &mut impl FnMut(PartRow)) {
         let Models { captioner, ranker } = self.models;
         let Group { rows, places, pixels, .. } = group;
         let ranking = info_span!("rank", rows = rows.len() as i64).entered();
@@ -215,36 +211,41 @@ impl<'a> Flow<'a> {
             }
         }
         let ranked = match &pixels {
-            Some(pixels) => rank(ranker, &ranker.embed_images(pixels), captioned, self.config.keep as usize),
+            Some(pixels) => rank(ranker, &ranker.embed_images(pixels), captioned, self.engine.config.keep as usize),
             None => Vec::new(),
         };
         drop(ranking);
         let mut ranked = ranked.into_iter();
         for (row, place) in rows.into_iter().zip(places) {
-            let (outcome, written) = match place {
-                Place::Failed(failed) => (failed, Written::default()),
+            let outcome = match place {
+                Place::Failed(failed) => failed,
                 Place::Captioned(captions) => {
-                    let tokens = captions.iter().map(|ids| ids.len() as u64).sum();
-                    let written = Written { captions: captions.len() as u64, tokens };
-                    (ranked.next().expect("every captioned row is ranked"), written)
+                    self.engine.count(&captions);
+                    ranked.next().expect("every captioned row is ranked")
                 }
                 Place::Open => unreachable!("a group leaves when no caption is open"),
             };
-            each(row, outcome, written);
+            each(self.engine.part_row(row, outcome));
         }
     }
 
     /// Images as one tensor, `[B, 3, S, S]`; an empty place is zeros.
-    fn batch<'p>(&self, preprocessor: &PreprocessorConfig, places: impl Iterator<Item = Option<&'p [f32]>>) -> Tensor {
+    fn batch(
+        &self,
+        preprocessor: &PreprocessorConfig,
+        decoded: &[Option<&Pixels>],
+        of: fn(&Pixels) -> &[f32],
+    ) -> Tensor {
         let (width, height) = preprocessor.output_size();
-        let length = 3 * width as usize * height as usize;
-        let mut pixels = Vec::new();
-        for place in places {
-            match place {
-                Some(place) => pixels.extend_from_slice(place),
-                None => pixels.resize(pixels.len() + length, 0.0),
+        let size = [decoded.len() as i64, 3, i64::from(height), i64::from(width)];
+        let (pixels, ()) = filled(&size, |pixels| {
+            for (out, place) in pixels.chunks_exact_mut(3 * width as usize * height as usize).zip(decoded) {
+                match place {
+                    Some(place) => out.copy_from_slice(of(place)),
+                    None => out.fill(0.0),
+                }
             }
-        }
-        Tensor::from_slice(&pixels).view([-1, 3, i64::from(height), i64::from(width)]).to_device(self.device)
+        });
+        pixels.to_device(self.engine.device)
     }
 }

@@ -28,6 +28,6 @@ mod ranker;
 pub use captioner::Captioner;
 pub use engine::{Engine, Written};
 pub use error::EngineError;
-pub use pass::{pass_rows, pass_shard};
+pub use pass::pass_shard;
 pub use pixels::Trial;
 pub use ranker::Ranker;

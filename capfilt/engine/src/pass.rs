@@ -26,12 +26,7 @@ pub fn pass_shard(
     }
 }
 
-/// What becomes of rows that are all there, in order. An image that can't be decoded is quarantined here, not found out in
-/// training.
-pub fn pass_rows(rows: Vec<RawRow>, limits: &ImageLimits, embed_images: bool) -> Vec<PartRow> {
-    pass_chunk(rows, limits, embed_images, &|_| Ok(()))
-}
-
+/// An image that can't be decoded is quarantined here, not found out in training.
 fn pass_chunk(rows: Vec<RawRow>, limits: &ImageLimits, embed_images: bool, trial: Trial<'_>) -> Vec<PartRow> {
     let decoding = tracing::info_span!("decode", rows = rows.len() as i64).entered();
     let decoded = decode_rows(&rows, limits, trial, |_| ());

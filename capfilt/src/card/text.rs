@@ -1,24 +1,11 @@
 //! Foreign text in Markdown.
 
-use crate::visible::pictured;
+use crate::visible::in_markup;
 
 /// `text` within a line or a table's cell: it is neither markup nor HTML, links nothing, and stays on its line.
 pub(super) fn markdown(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            // What could begin markup, a mention, or a URL.
-            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '(' | ')' | '#' | '!' | '|' | '~' | '$' | '@' | ':' => {
-                escaped.push('\\');
-                escaped.push(c);
-            }
-            c => escaped.push_str(&pictured(c)),
-        }
-    }
-    escaped
+    // What could begin markup, a mention, or a URL.
+    in_markup(text, |c| "\\`*_{}[]()#!|~$@:".contains(c).then(|| format!("\\{c}").into()))
 }
 
 /// A fenced block whose fence no line of `code` can close.

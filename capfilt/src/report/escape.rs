@@ -1,22 +1,15 @@
 //! Text from anywhere, made safe and visible in HTML.
 
-use crate::visible::pictured;
+use crate::visible::in_markup;
 
 /// `text` for element content and quoted attributes. Control characters show as their pictures (NUL as ␀), characters that
 /// would turn the direction of what follows as their code points.
 pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push_str(&pictured(c)),
-        }
-    }
-    escaped
+    in_markup(text, |c| match c {
+        '"' => Some("&quot;".into()),
+        '\'' => Some("&#39;".into()),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

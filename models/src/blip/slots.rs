@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::text::{TextDecoder, see};
-use crate::generate::{LaneCache, Lanes, SlotDecoder, SlotShape};
+use crate::generate::{LaneCache, Lanes, SlotDecoder, SlotShape, indices};
 use crate::layers::Mask;
 
 /// Captions of the images in the slots.
@@ -43,11 +43,6 @@ impl<'a> BlipSlots<'a> {
         }
         self.lanes = Lanes::new(&self.slot_of, self.model.device());
     }
-
-    fn indices(&self, of: &[usize]) -> Tensor {
-        let ids: Vec<i64> = of.iter().map(|index| *index as i64).collect();
-        Tensor::from_slice(&ids).to_device(self.model.device())
-    }
 }
 
 impl SlotDecoder for BlipSlots<'_> {
@@ -61,7 +56,7 @@ impl SlotDecoder for BlipSlots<'_> {
             };
             self.images = images.iter().map(|(keys, values)| (room(keys), room(values))).collect();
         }
-        let (slots, lanes) = (self.indices(slots), self.indices(lanes));
+        let (slots, lanes) = (indices(slots, states.device()), indices(lanes, states.device()));
         let copies = lanes.size()[0] / slots.size()[0];
         let prompt = Tensor::from_slice(prompt).to_device(states.device()).unsqueeze(0);
         let mut x = self.model.embed(&prompt.repeat([slots.size()[0], 1]), 0);
@@ -97,7 +92,7 @@ impl SlotDecoder for BlipSlots<'_> {
     fn keep(&mut self, lanes: &[usize]) {
         self.slot_of = lanes.iter().map(|lane| self.slot_of[*lane]).collect();
         self.lanes = Lanes::new(&self.slot_of, self.model.device());
-        let lanes = self.indices(lanes);
+        let lanes = indices(lanes, self.model.device());
         self.caches.iter_mut().for_each(|cache| cache.keep(&lanes));
     }
 }

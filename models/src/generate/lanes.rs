@@ -2,6 +2,8 @@
 
 use tch::{Device, Tensor};
 
+use super::indices;
+
 /// The lanes of some image slots, filled up to the slot that has most of them.
 pub struct Lanes {
     /// Image slots up to the last that has a lane.
@@ -21,16 +23,15 @@ impl Lanes {
             slot.iter().for_each(|slot| lanes_of[*slot].push(lane));
         }
         let places = lanes_of.iter().map(Vec::len).max().unwrap_or(0);
-        let mut lane_of = vec![0i64; slots * places];
-        let mut place_of = vec![0i64; slot_of.len()];
+        let mut lane_of = vec![0; slots * places];
+        let mut place_of = vec![0; slot_of.len()];
         for (slot, lanes) in lanes_of.iter().enumerate() {
             for (place, &lane) in (slot * places..).zip(lanes) {
-                lane_of[place] = lane as i64;
-                place_of[lane] = place as i64;
+                lane_of[place] = lane;
+                place_of[lane] = place;
             }
         }
-        let tensor = |ids: &[i64]| Tensor::from_slice(ids).to_device(device);
-        Lanes { slots: slots as i64, lane_of: tensor(&lane_of), place_of: tensor(&place_of) }
+        Lanes { slots: slots as i64, lane_of: indices(&lane_of, device), place_of: indices(&place_of, device) }
     }
 
     /// Applies `attend`, which wants as many lanes for every image slot, to `queries [lanes, L, W]`.

@@ -7,7 +7,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::draw::draw;
-use super::{Ends, SamplingOptions};
+use super::{Ends, SamplingOptions, indices};
 
 /// Once no image follows, lanes that have ended leave when they are this share of all: leaving costs a copy of the caches.
 const LEAVING: f64 = 0.2;
@@ -112,9 +112,7 @@ impl<D: SlotDecoder> SlotSampler<D> {
 
     /// Images that can be admitted now.
     pub fn room(&self) -> usize {
-        let lanes = self.lanes.iter().filter(|lane| lane.is_none()).count();
-        let slots = self.slots.iter().filter(|slot| slot.is_none()).count();
-        slots.min(lanes / self.copies.max(1))
+        free(&self.slots).count().min(free(&self.lanes).count() / self.copies.max(1))
     }
 
     /// Whether no sequence is in the making.
@@ -134,11 +132,8 @@ impl<D: SlotDecoder> SlotSampler<D> {
     pub fn admit(&mut self, tags: &[usize], states: &Tensor, draw: &mut dyn FnMut(usize, usize, usize) -> f64) {
         let _no_grad = tch::no_grad_guard();
         assert!(tags.len() <= self.room() && !self.closing, "{} images, room for {}", tags.len(), self.room());
-        let free = |taken: &[bool]| (0..taken.len()).filter(|at| !taken[*at]).collect::<Vec<_>>();
-        let mut slots = free(&self.slots.iter().map(Option::is_some).collect::<Vec<_>>());
-        let mut lanes = free(&self.lanes.iter().map(Option::is_some).collect::<Vec<_>>());
-        slots.truncate(tags.len());
-        lanes.truncate(tags.len() * self.copies);
+        let slots: Vec<usize> = free(&self.slots).take(tags.len()).collect();
+        let lanes: Vec<usize> = free(&self.lanes).take(tags.len() * self.copies).collect();
         for (index, (&slot, &tag)) in slots.iter().zip(tags).enumerate() {
             self.slots[slot] = Some(InSlot { tag, open: self.copies, texts: vec![Vec::new(); self.copies] });
             for (copy, &lane) in lanes[index * self.copies..][..self.copies].iter().enumerate() {
@@ -267,8 +262,9 @@ impl State {
     }
 }
 
-fn indices(of: &[usize], device: Device) -> Tensor {
-    Tensor::from_slice(&of.iter().map(|index| *index as i64).collect::<Vec<_>>()).to_device(device)
+/// The places that hold nothing, lowest first.
+fn free<T>(places: &[Option<T>]) -> impl Iterator<Item = usize> {
+    (0..places.len()).filter(|at| places[*at].is_none())
 }
 
 #[cfg(test)]

@@ -265,13 +265,16 @@ impl Encoded {
         let (mut frozen, mut images) = (Vec::new(), Vec::new());
         for batch in held_out.chunks(BATCH) {
             heed(stop)?;
-            let mut pixels = vec![0f32; batch.len() * setup.images.numbers()];
-            for (one, out) in batch.iter().zip(pixels.chunks_mut(setup.images.numbers())) {
-                let decoded = decode(&one.image, &recipe.limits)
-                    .map_err(|source| TrainError::Image { row: one.id.clone(), source })?;
-                setup.images.evaluate(&decoded, out);
-            }
-            let features = setup.encoder.features(&setup.images.batch(&pixels));
+            let (pixels, decoded) = setup.images.filled(batch.len(), |pixels| {
+                batch.iter().zip(pixels.chunks_mut(setup.images.numbers())).try_for_each(|(one, out)| {
+                    let decoded = decode(&one.image, &recipe.limits)
+                        .map_err(|source| TrainError::Image { row: one.id.clone(), source })?;
+                    setup.images.evaluate(&decoded, out);
+                    Ok::<(), TrainError>(())
+                })
+            });
+            decoded?;
+            let features = setup.encoder.features(&pixels);
             let queries = model.queries(&model.image_memory(&features.to_kind(Kind::Float)), &Dropout::OFF);
             images.push(model.image_features(&queries.hidden));
             frozen.extend(features.to_device(Device::Cpu).split(1, 0));

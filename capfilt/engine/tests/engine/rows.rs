@@ -1,8 +1,10 @@
 //! What becomes of a row.
 
+use std::sync::atomic::AtomicBool;
+
 use bytes::Bytes;
 use quern_capfilt::{PartRow, RowOutcome, Source, Stage, select};
-use quern_capfilt_engine::{Ranker, pass_rows};
+use quern_capfilt_engine::{Ranker, pass_shard};
 use quern_corpus::images::{self, CropRounding, Evaluation, Geometry};
 use quern_corpus::toy::{Scene, is_correct, seeds};
 use quern_models::clip::cosine;
@@ -206,7 +208,9 @@ fn rows_that_are_not_filtered_pass_if_they_can_be_trained_on() {
         row(3, None, Some("as it was")),
         row(4, None, None),
     ];
-    let found = pass_rows(rows, &LIMITS, true);
+    let mut found = Vec::new();
+    pass_shard(rows.into_iter(), 2, &LIMITS, true, &|_| Ok(()), &AtomicBool::new(false), |row| found.push(row));
+    assert_eq!(found.len(), 5);
     assert_eq!(found[0].outcome, RowOutcome::Passed { caption: "as it was".into() });
     assert_eq!(found[0].image, Some(jpeg(0)));
     assert_eq!(failure(&found[1]), (Stage::Decode, "image_corrupt"));

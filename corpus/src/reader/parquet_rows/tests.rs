@@ -8,12 +8,22 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use proptest::prelude::*;
-use quern_recipes::Images;
+use quern_recipes::{ImageLimits, Images};
 
 use super::*;
 use crate::counted::Counted;
-use crate::reader::read_rows_in;
+use crate::reader::{Reader, RowStream};
 use crate::store::StoreError;
+
+async fn read_rows_in(
+    folder: &Folder,
+    dataset: &Dataset,
+    file: &str,
+    row_start: u64,
+    rows: u64,
+) -> Result<RowStream, ReadError> {
+    Reader::new(&ImageLimits::default()).rows_in(folder, dataset, file, row_start, rows).await
+}
 
 fn dataset(columns: Columns) -> Dataset {
     Dataset {
