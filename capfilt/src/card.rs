@@ -38,7 +38,7 @@ pub fn card(manifest: &Manifest) -> Option<String> {
 
 /// Whether the parts carry the images.
 fn embeds_images(manifest: &Manifest) -> bool {
-    setting(manifest, "embed_images").and_then(Value::as_bool).unwrap_or(false)
+    setting(manifest, "embed_images").is_some_and(|setting| *setting != Value::Bool(false))
 }
 
 fn setting<'a>(manifest: &'a Manifest, key: &str) -> Option<&'a Value> {

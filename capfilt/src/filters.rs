@@ -14,10 +14,18 @@ use crate::row::{PartRow, RowOutcome, Stage};
 /// The shard's rows, all of them and in order, after the recipe's filters. Rows that were passed through or failed stay
 /// as they are, and so do all rows where the recipe has no filter.
 pub fn filter(rows: Vec<PartRow>, recipe: &Recipe) -> Vec<PartRow> {
+    filter_beside(rows, recipe, &[])
+}
+
+/// As [`filter`], of some of the shard's rows; `others` are those that stay as they are, and what they keep is taken.
+pub(crate) fn filter_beside(rows: Vec<PartRow>, recipe: &Recipe, others: &[PartRow]) -> Vec<PartRow> {
     let Some(capfilt) = recipe.capfilt.as_ref().filter(|capfilt| capfilt.filters != Filters::default()) else {
         return rows;
     };
-    let mut taken = HashSet::new();
+    let mut taken: HashSet<String> = HashSet::new();
+    if capfilt.filters.dedup == Some(Dedup::Shard) {
+        taken.extend(others.iter().flat_map(kept_texts));
+    }
     let filtered = |row: PartRow| match row.outcome {
         RowOutcome::Kept { candidates, .. } => {
             PartRow { outcome: choose(candidates, capfilt.keep as usize, &capfilt.filters, &mut taken), ..row }
@@ -25,6 +33,14 @@ pub fn filter(rows: Vec<PartRow>, recipe: &Recipe) -> Vec<PartRow> {
         RowOutcome::Passed { .. } | RowOutcome::Quarantined { .. } => row,
     };
     rows.into_iter().map(filtered).collect()
+}
+
+/// The ranked captions that a row keeps.
+fn kept_texts(row: &PartRow) -> Vec<String> {
+    match &row.outcome {
+        RowOutcome::Kept { candidates, kept } => kept.iter().map(|&at| candidates[at].text.clone()).collect(),
+        RowOutcome::Passed { .. } | RowOutcome::Quarantined { .. } => Vec::new(),
+    }
 }
 
 /// Keeps the best `keep` candidates that pass. `taken`: the texts that earlier rows of the shard keep.

@@ -32,6 +32,7 @@ mod models;
 mod part;
 mod provenance;
 mod read;
+mod redo;
 #[cfg(feature = "report")]
 pub mod report;
 mod row;
@@ -47,12 +48,13 @@ pub use card::{CARD, card};
 pub use filters::filter;
 pub use manifest::{MANIFEST, Manifest, ManifestError, PartEntry, QuarantinedShard, Totals};
 pub use models::{ModelFileError, model_digests};
-pub use part::{Part, PartError, encode_part};
+pub use part::{DATA_FOLDER, Part, PartError, QUARANTINE_FOLDER, encode_part, shard_of};
 pub use provenance::Provenance;
 pub use read::{
     CaptionRow, DataRow, KeptCaption, QuarantineRow, ReadPartError, read_captions, read_data, read_provenance,
     read_quarantine,
 };
+pub use redo::Redo;
 pub use row::{PartRow, RowOutcome, Stage, pass_through};
 pub use rows::{OutputRow, RowsError, visit_rows};
 pub use tasks::{ResultFiles, TaskEntry};

@@ -194,6 +194,12 @@ impl Manifest {
         }
     }
 
+    /// All its shards, with a part and without.
+    pub fn shards(&self) -> Vec<ShardSpec> {
+        let with_parts = self.parts.iter().map(PartEntry::spec);
+        with_parts.chain(self.quarantined_shards.iter().map(|shard| shard.shard.clone())).collect()
+    }
+
     /// The provenance that every part must carry; parts without ranked rows name no models.
     pub fn provenance(&self) -> Provenance {
         Provenance {

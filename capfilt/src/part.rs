@@ -134,9 +134,16 @@ fn reasons(rows: &[PartRow]) -> BTreeMap<(Stage, String), u64> {
 }
 
 /// Where data parts lie in an output.
-pub(crate) const DATA_FOLDER: &str = "data";
+pub const DATA_FOLDER: &str = "data";
 /// Where quarantine parts lie in an output.
-pub(crate) const QUARANTINE_FOLDER: &str = "quarantine";
+pub const QUARANTINE_FOLDER: &str = "quarantine";
+
+/// The shard whose part a file of this name belongs to; none, when no part's file has such a name.
+pub fn shard_of(file: &str) -> Option<&str> {
+    let (_, name) = file.split_once('/')?;
+    let (shard, digest) = name.strip_suffix(".parquet")?.rsplit_once('-')?;
+    (digest.len() == DIGEST_DIGITS && digest.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(shard)
+}
 
 /// The name of a part's file with this content.
 pub(crate) fn file_name(folder: &str, shard: &str, bytes: &Bytes) -> String {

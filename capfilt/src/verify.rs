@@ -80,10 +80,8 @@ pub async fn verify(output: &Folder, plan: Option<&[ShardSpec]>) -> Result<Verif
 }
 
 fn check_shards(manifest: &Manifest, plan: Option<&[ShardSpec]>, violations: &mut Vec<Violation>) {
-    let parts = manifest.parts.iter().map(PartEntry::spec);
-    let quarantined = manifest.quarantined_shards.iter().map(|shard| shard.shard.clone());
     let mut found: BTreeMap<ShardId, Vec<ShardSpec>> = BTreeMap::new();
-    for spec in parts.chain(quarantined) {
+    for spec in manifest.shards() {
         found.entry(spec.shard.clone()).or_default().push(spec);
     }
     for (shard, specs) in found.iter().filter(|(_, specs)| specs.len() > 1) {

@@ -1,9 +1,10 @@
 //! A whole run on this machine: a coordinator in this process, workers in processes of their own.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use quern_coordinator::{Access, Coordinator, JournalError, ServeError, ServeOptions, serve};
+use quern_coordinator::{Access, CallError, Coordinator, JournalError, ServeError, ServeOptions, serve};
 use quern_corpus::store;
 use quern_proto::StatusReply;
 use quern_proto::client::ClientOptions;
@@ -36,6 +37,16 @@ pub struct Launch {
     pub journal: PathBuf,
     /// Folder of the workers' logs.
     pub logs: PathBuf,
+    /// What is done of a run that was carried out before.
+    pub again: Again,
+}
+
+/// What is done of a run that was carried out before.
+pub enum Again {
+    /// What is left of it, and what has come to its data sets since.
+    Rest,
+    /// Rows in quarantine for one of these reasons, and what is left of it.
+    Retry(BTreeSet<String>),
 }
 
 /// How a run went.
@@ -59,9 +70,11 @@ pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
     check_held_out(&launch.recipe)?;
     let mut signals = Signals::listen()?;
     let output = launch.recipe.output.clone();
+    let trains = launch.recipe.stage1.is_some() || launch.recipe.stage2.is_some();
     let needed = ranks(&launch.recipe).map(|(_, ranks)| ranks as usize).max().unwrap_or(1);
     let coordinator = start(launch.recipe, &launch.listen, &launch.journal, launch.access).await?;
     quern_telemetry::say(&format!("coordinator at {}, journal {}", coordinator.url(), launch.journal.display()));
+    take_up(&coordinator, launch.again, trains).await?;
     let options = WorkerOptions {
         coordinator: coordinator.url(),
         client: launch.client,
@@ -90,6 +103,33 @@ pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
         check_output(&output, &launch.journal).await?;
     }
     Ok(ended)
+}
+
+/// Has a run go on that was over: with rows that are to be retried, or with new files. Captions that were trained on are not
+/// added to: such a run that is done is done.
+async fn take_up(coordinator: &Coordinator, again: Again, trains: bool) -> Result<(), Failure> {
+    let is_done = coordinator.status().borrow().phase == "done";
+    let reasons = match again {
+        Again::Rest if is_done && !trains => return coordinator.extend().await.map_err(not_taken_up),
+        Again::Rest => return Ok(()),
+        Again::Retry(reasons) => reasons,
+    };
+    let mut statuses = coordinator.status();
+    loop {
+        statuses.borrow_and_update();
+        match coordinator.retry(reasons.clone()).await {
+            // Its journal is new: it plans, or reads what was accepted.
+            Err(error) if error.is_too_early() && !trains && statuses.changed().await.is_ok() => {}
+            told => return told.map_err(not_taken_up),
+        }
+    }
+}
+
+fn not_taken_up(error: CallError) -> Failure {
+    match error.is_bad_input() {
+        true => Failure::bad_input(error.to_string()),
+        false => Failure::failed(error.to_string()),
+    }
 }
 
 /// The ranks that training needs, by the recipe's key.

@@ -67,6 +67,8 @@ enum Command {
     Pause(control::PauseArguments),
     Resume(control::ResumeArguments),
     Cancel(control::CancelArguments),
+    Retry(control::RetryArguments),
+    Extend(control::ExtendArguments),
     Drain(control::DrainArguments),
     Allow(control::AllowArguments),
     /// Write corpora.
@@ -122,6 +124,8 @@ async fn carry_out(command: Command) -> Result<Done, Failure> {
         Command::Pause(arguments) => asking("pause", control::pause(arguments)).await,
         Command::Resume(arguments) => asking("resume", control::resume(arguments)).await,
         Command::Cancel(arguments) => asking("cancel", control::cancel(arguments)).await,
+        Command::Retry(arguments) => asking("retry", control::retry(arguments)).await,
+        Command::Extend(arguments) => asking("extend", control::extend(arguments)).await,
         Command::Drain(arguments) => asking("drain", control::drain(arguments)).await,
         Command::Allow(arguments) => asking("allow", control::allow(arguments)).await,
         Command::Corpus(command) => corpus::corpus(command).await,

@@ -4,15 +4,16 @@
 //! A chore is asked for by the state (see `Machine::chore`), so it is asked for again after a restart; doing it twice
 //! gives the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, TryFutureExt};
-use quern_capfilt::{Manifest, PartEntry, Provenance, QuarantinedShard, TaskEntry, read_provenance};
-use quern_corpus::{ShardSpec, plan, store};
-use quern_machine::{
-    Acceptance, Event, Incarnation, Settled, SettledShard, SettledTask, ShardId, ShardPlan, UnreadableFile,
+use quern_capfilt::{
+    DATA_FOLDER, Manifest, PartEntry, Provenance, QUARANTINE_FOLDER, QuarantinedShard, TaskEntry, read_provenance,
+    shard_of,
 };
+use quern_corpus::store;
+use quern_machine::{Acceptance, Event, Incarnation, Settled, SettledShard, SettledTask};
 use quern_recipes::Recipe;
 use tokio::sync::mpsc;
 
@@ -20,6 +21,7 @@ use crate::VERSION;
 use crate::beside::Beside;
 use crate::errors::CallError;
 use crate::ledger::{Job, Ledger};
+use crate::planning::{self, spec_of};
 
 /// First pause before a chore is tried again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -69,23 +71,7 @@ impl Chores {
                 Err(cause) => Event::ChoreFailed { cause },
             };
         }
-        let mut shards = Vec::new();
-        let mut unreadable = Vec::new();
-        for dataset in &self.recipe.datasets {
-            match plan::plan_dataset(dataset, self.recipe.shard_rows).await {
-                Ok(planned) => {
-                    shards.extend(planned.shards.into_iter().map(plan_of));
-                    unreadable.extend(
-                        planned
-                            .unreadable
-                            .into_iter()
-                            .map(|file| UnreadableFile { shard: plan_of(file.shard), reason: file.reason }),
-                    );
-                }
-                Err(error) => return Event::ChoreFailed { cause: error.to_string() },
-            }
-        }
-        Event::Planned { shards, unreadable }
+        planning::plan(&self.recipe).await.unwrap_or_else(|error| Event::ChoreFailed { cause: error.to_string() })
     }
 
     /// The captions of an earlier run, which must be those of the recipe's data sets.
@@ -106,12 +92,33 @@ impl Chores {
     async fn write_manifest(&self, shards: &[SettledShard], tasks: &[SettledTask]) {
         self.await_being_current().await;
         self.keep_manifest(shards, tasks).await;
+        self.persist(|| self.try_sweep(shards).boxed()).await;
         self.deliver(Event::ManifestWritten).await;
     }
 
     /// Writes the manifest, again until the store takes it.
     async fn keep_manifest(&self, shards: &[SettledShard], tasks: &[SettledTask]) {
         self.persist(|| self.try_manifest(shards, tasks).boxed()).await;
+    }
+
+    /// Deletes the files of these shards that no accepted part is made of: those that a retried part has replaced, and
+    /// those of attempts that brought the same rows from the web with another result. The manifest names none of them, and
+    /// while it is due no attempt is live.
+    async fn try_sweep(&self, shards: &[SettledShard]) -> Result<(), String> {
+        let unswept = |error| format!("Files that nothing names can't be deleted: {error}");
+        let output = store::open(&self.recipe.output).map_err(unswept)?;
+        let ours: BTreeSet<&str> = shards.iter().map(|shard| &*shard.plan.shard.0).collect();
+        let named: BTreeSet<&String> = shards.iter().flat_map(|shard| files_of(&shard.outcome)).collect();
+        for folder in [DATA_FOLDER, QUARANTINE_FOLDER] {
+            for file in output.list(folder).await.map_err(unswept)? {
+                let is_ours = shard_of(&file).is_some_and(|shard| ours.contains(shard));
+                if is_ours && !named.contains(&file) {
+                    tracing::info!(file, "nothing names this file any more: it is deleted");
+                    output.delete(&file).await.map_err(unswept)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn read_acceptances(&self) {
@@ -212,9 +219,12 @@ impl Chores {
     }
 }
 
-fn plan_of(spec: ShardSpec) -> ShardPlan {
-    let ShardSpec { shard, dataset, file, row_start, rows } = spec;
-    ShardPlan { shard: ShardId(shard.0), dataset, file, row_start, rows }
+fn files_of(outcome: &Settled) -> impl Iterator<Item = &String> {
+    let part = match outcome {
+        Settled::Done(part) => Some(part),
+        Settled::Quarantined { .. } => None,
+    };
+    part.into_iter().flat_map(|part| part.data.iter().chain(&part.quarantine))
 }
 
 fn entry_of(settled: &SettledTask) -> TaskEntry {
@@ -224,15 +234,5 @@ fn entry_of(settled: &SettledTask) -> TaskEntry {
         checkpoint: checkpoint.path.clone(),
         path: result.path.clone(),
         digest: result.digest.clone(),
-    }
-}
-
-fn spec_of(plan: &ShardPlan) -> ShardSpec {
-    ShardSpec {
-        shard: quern_corpus::ShardId(plan.shard.0.clone()),
-        dataset: plan.dataset.clone(),
-        file: plan.file.clone(),
-        row_start: plan.row_start,
-        rows: plan.rows,
     }
 }

@@ -48,6 +48,21 @@ pub enum CallError {
         /// Its output.
         output: String,
     },
+    /// New input can't be looked for.
+    #[error("what has come to the data sets can't be planned: {0}")]
+    Unplanned(String),
+    /// The output was written by another build, whose parts may differ.
+    #[error(
+        "{output} was written by quern {wrote}, and this is {coordinator}: go on with that version, or begin anew elsewhere"
+    )]
+    OtherWriter {
+        /// The output.
+        output: String,
+        /// Who wrote it.
+        wrote: String,
+        /// Ours.
+        coordinator: &'static str,
+    },
     /// The worker is of another build.
     #[error("the worker is of version {worker}, the coordinator of {coordinator}: run the same version on both sides")]
     OtherVersion {
@@ -58,6 +73,18 @@ pub enum CallError {
     },
 }
 
+impl CallError {
+    /// Whether the run is where this can't be asked for, and may soon be elsewhere.
+    pub fn is_too_early(&self) -> bool {
+        matches!(self, CallError::Refused(Refusal::NotNow { .. }))
+    }
+
+    /// Whether what was asked for is wrong, and asking again can't help.
+    pub fn is_bad_input(&self) -> bool {
+        matches!(self, CallError::Refused(_) | CallError::OtherWriter { .. })
+    }
+}
+
 impl From<CallError> for Status {
     fn from(error: CallError) -> Self {
         let code = match &error {
@@ -65,7 +92,10 @@ impl From<CallError> for Status {
             CallError::Unavailable(_) => Code::Unavailable,
             CallError::NoCredentials => Code::Unauthenticated,
             CallError::NoRuns | CallError::UnknownRun(_) => Code::NotFound,
-            CallError::OneRunOnly | CallError::KnownElsewhere { .. } => Code::FailedPrecondition,
+            CallError::OneRunOnly
+            | CallError::KnownElsewhere { .. }
+            | CallError::Unplanned(_)
+            | CallError::OtherWriter { .. } => Code::FailedPrecondition,
             CallError::SeveralRuns { .. } => Code::InvalidArgument,
             CallError::Malformed(_) | CallError::OtherVersion { .. } => Code::InvalidArgument,
         };
@@ -78,6 +108,8 @@ fn code_of(refusal: &Refusal) -> Code {
         Refusal::NotAMember(_) | Refusal::NoSuchWorker(_) | Refusal::NotDenied(_) => Code::NotFound,
         Refusal::WrongSecret(_) => Code::Unauthenticated,
         Refusal::Over { .. }
+        | Refusal::NotNow { .. }
+        | Refusal::NothingToRetry { .. }
         | Refusal::Draining(_)
         | Refusal::StaleAttempt { .. }
         | Refusal::StaleTask { .. }

@@ -20,6 +20,7 @@ mod errors;
 mod journal;
 mod ledger;
 mod metrics;
+mod planning;
 mod rebuild;
 mod runs;
 mod secrets;
@@ -39,8 +40,9 @@ pub mod simulation {
 
 pub use access::{Access, Exposed, Limits, Rate, TlsFiles};
 pub use clock::{Clock, ScriptedClock, SystemClock};
+pub use errors::CallError;
 pub use journal::{JournalError, back_up};
-pub use rebuild::{RebuildError, Rebuilt, rebuild};
+pub use rebuild::{RebuildError, Rebuilt, kept_recipe, rebuild};
 pub use runs::{HomeError, Superseded};
 pub use serve::{Coordinator, Hosting, Outcome, ServeError, ServeOptions, serve};
 

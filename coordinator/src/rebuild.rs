@@ -80,11 +80,7 @@ pub async fn rebuild(from: &str, recipe: Option<Recipe>, journal: &Path) -> Resu
     let output = store::open(from)?.url;
     let recipe = match recipe {
         Some(recipe) => recipe,
-        None => {
-            let text = Beside::recipe(from).await;
-            let text = text.map_err(|source| RebuildError::NoRecipe { output: redacted(&output), source })?;
-            Recipe::from_json(&String::from_utf8_lossy(&text))?
-        }
+        None => kept_recipe(from).await?,
     };
     if store::open(&recipe.output)?.url != output {
         let expected = redacted(&recipe.output);
@@ -102,6 +98,16 @@ pub async fn rebuild(from: &str, recipe: Option<Recipe>, journal: &Path) -> Resu
         }
     }
     rebuilt
+}
+
+/// The recipe that the coordinator of an output has kept beside it.
+///
+/// # Errors
+/// When there is none, or it isn't one that this version can use.
+pub async fn kept_recipe(output: &str) -> Result<Recipe, RebuildError> {
+    let text = Beside::recipe(output).await;
+    let text = text.map_err(|source| RebuildError::NoRecipe { output: redacted(output), source })?;
+    Ok(Recipe::from_json(&String::from_utf8_lossy(&text))?)
 }
 
 /// Waits until the plan is made and the acceptances are read; gives the number of shards, and of those done.

@@ -1,5 +1,6 @@
 //! A coordinator as a whole: its runs and its gRPC server; started, watched and stopped.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use futures::future::OptionFuture;
-use quern_machine::Event;
+use quern_machine::{Control, Event};
 use quern_proto::coordinator_server::CoordinatorServer;
 use quern_proto::{FileError, Rotating, StatusReply};
 use quern_recipes::Recipe;
@@ -21,6 +22,7 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use crate::access::{self, Access, Counts, Door, Exposed, Guard};
 use crate::clock::{Clock, SystemClock};
+use crate::errors::CallError;
 use crate::journal::JournalError;
 use crate::metrics::{self, CoordinatorMetrics};
 use crate::runs::{HomeError, Run, Runs, Stopping, Superseded};
@@ -250,6 +252,28 @@ impl Coordinator {
             Err(_) => self.only().status().clone(),
         };
         Outcome { succeeded: last.phase == "done", message: last.explanation.clone(), status: last }
+    }
+
+    /// Has its one run go on with files of the data sets that nobody has milled, if there are any.
+    ///
+    /// # Errors
+    /// When they can't be read, or the run can't be taken up: it trains, or was cancelled.
+    ///
+    /// # Panics
+    /// When it carries out what is submitted.
+    pub async fn extend(&self) -> Result<(), CallError> {
+        self.only().extend().await
+    }
+
+    /// Has its one run do those rows again that are in quarantine for one of `reasons` (`STAGE/REASON` or `REASON`).
+    ///
+    /// # Errors
+    /// When no row is, or the run can't be taken up: it trains, or was cancelled.
+    ///
+    /// # Panics
+    /// When it carries out what is submitted.
+    pub async fn retry(&self, reasons: BTreeSet<String>) -> Result<(), CallError> {
+        self.only().control(Control::Retry { reasons }).await
     }
 
     /// Waits until another coordinator has taken the output of a run over. This one answers no calls any more then, and

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt, Stream, StreamExt};
 use quern_machine::{
-    Answer, Call, Caller, Checkpoint, Control, Epoch, Event, Generation, Incarnation, Losses, PartSummary, Place,
+    Answer, Call, Caller, Checkpoint, Control, Epoch, Event, Generation, Incarnation, Losses, PartSummary, Place, Redo,
     Registration, Seat, ShardId, ShardProgress, ShardToken, StepLosses, Task, TaskResult, Warmth, Work, WorkerId,
     WorldToken,
 };
@@ -128,7 +128,7 @@ impl Coordinator for Service {
             unreachable!("a request for work is answered with work");
         };
         let work = match work {
-            Work::Shard { plan, token, without_part } => {
+            Work::Shard { plan, token, without_part, redo } => {
                 member.run.metrics.granted(&plan.shard, token.epoch, member.run.now_ms());
                 lease_reply::Work::Shard(wire::ShardLease {
                     shard: plan.shard.0,
@@ -138,6 +138,7 @@ impl Coordinator for Service {
                     row_start: plan.row_start,
                     rows: plan.rows,
                     attempts_without_part: without_part,
+                    redo: redo.map(redo_to_wire),
                 })
             }
             Work::Task { task, token, stage, checkpoint, stage1 } => lease_reply::Work::Task(wire::TaskLease {
@@ -310,14 +311,20 @@ impl Coordinator for Service {
 
     async fn control(&self, request: Request<wire::ControlRequest>) -> Result<Response<wire::ControlReply>, Status> {
         let wire::ControlRequest { run, command } = valid(request)?;
-        let control = control_from_wire(command)?;
         let run = self.runs.named(&run)?;
-        run.control(control).await?;
+        match command {
+            Some(control_request::Command::Extend(wire::Extend {})) => run.extend().await?,
+            command => run.control(control_from_wire(command)?).await?,
+        }
         Ok(Response::new(wire::ControlReply {}))
     }
 
     async fn submit(&self, request: Request<wire::SubmitRequest>) -> Result<Response<wire::SubmitReply>, Status> {
         let (run, known) = self.runs.submit(&valid(request)?.recipe_json).await?;
+        let trains = run.recipe.stage1.is_some() || run.recipe.stage2.is_some();
+        if known && !trains && run.status().phase == "done" {
+            run.extend().await?;
+        }
         Ok(Response::new(wire::SubmitReply { run_id: run.id.clone(), known }))
     }
 
@@ -358,7 +365,12 @@ fn control_from_wire(command: Option<control_request::Command>) -> Result<Contro
             Control::Drain { worker, reason }
         }
         Some(control_request::Command::Allow(wire::Allow { name })) => Control::Allow { name },
-        None => return Err(CallError::Malformed("the request to control the run says nothing".into())),
+        Some(control_request::Command::Retry(wire::Retry { reasons })) => {
+            Control::Retry { reasons: reasons.into_iter().collect() }
+        }
+        Some(control_request::Command::Extend(_)) | None => {
+            return Err(CallError::Malformed("the request to control the run says nothing".into()));
+        }
     })
 }
 
@@ -396,6 +408,12 @@ fn losses_from_wire(losses: wire::StepLosses) -> StepLosses {
     let wire::StepLosses { step, itc, itg, itm, lr, seconds, lm } = losses;
     let losses = lm.map_or(Losses::Stage1 { itc, itg, itm }, |lm| Losses::Stage2 { lm });
     StepLosses { step, losses, lr, seconds }
+}
+
+fn redo_to_wire(Redo { part, reasons }: Redo) -> wire::Redo {
+    let PartSummary { data, quarantine, .. } = part;
+    let (data, quarantine) = (data.unwrap_or_default(), quarantine.unwrap_or_default());
+    wire::Redo { data, quarantine, reasons: reasons.into_iter().collect() }
 }
 
 fn finished_to_wire(finished: quern_machine::Finished) -> wire::Finished {

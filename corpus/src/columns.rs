@@ -289,6 +289,7 @@ mod tests {
             images,
             columns: Columns::default(),
             max_rows: None,
+            weight: None,
             capfilt: true,
         };
         let urls = dataset(Images::Urls);

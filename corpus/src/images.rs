@@ -4,11 +4,13 @@
 //! images through them.
 
 mod decode;
+mod encode;
 mod exif;
 mod resize;
 mod transform;
 
 pub use decode::{ImageError, decode, decode_oriented};
+pub use encode::{EncodeError, shrunk};
 pub use exif::Orientation;
 pub use resize::resize_bicubic;
 pub use transform::{CropRounding, Evaluation, Geometry, normalise_into, train_crop};

@@ -2,7 +2,8 @@
 //!
 //! Batches are cut from the endless concatenation of shuffled epochs. An epoch shuffles the shards, takes them
 //! [`WINDOW_SHARDS`] at a time, and shuffles the rows of such a window together: rows are well mixed, yet only a few
-//! shards are open at once. Batch k is a pure function of (shard sizes, seed, k): nothing is remembered between
+//! shards are open at once. A shard may weigh more or less than others: then an epoch has some of its rows several times, or
+//! not all of them, and goes on with it where the one before stopped. Batch k is a pure function of (shard sizes, weights, seed, k): nothing is remembered between
 //! batches, so resuming costs nothing, and neither names nor the number of ranks matter.
 
 use std::ops::Range;
@@ -22,26 +23,48 @@ pub struct Sample {
     pub shard: usize,
     /// Which of the shard's usable rows, from 0.
     pub ordinal: u64,
-    /// How often all rows have been seen before.
+    /// How often this row has been seen before: the epoch, where no data set has a weight.
     pub epoch: u64,
 }
 
 /// The endless order of a corpus' samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleOrder {
-    shard_sizes: Vec<u64>,
+    shards: Vec<Shard>,
     rows: u64,
     seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shard {
+    /// Its usable rows.
+    rows: u64,
+    /// How many samples an epoch has of it.
+    samples: u64,
 }
 
 impl SampleOrder {
     /// The order over shards of these many usable rows each (in shard-id order) that `seed` keys.
     pub fn new(shard_sizes: Vec<u64>, seed: u64) -> Self {
-        let rows = shard_sizes.iter().sum();
-        SampleOrder { shard_sizes, rows, seed }
+        SampleOrder::weighted(shard_sizes.into_iter().map(|rows| (rows, 1.0)), seed)
     }
 
-    /// Usable rows of all shards: the length of an epoch.
+    /// The same, of shards with weights: how often an epoch has each of their rows on average. An epoch has as many samples
+    /// of all shards before any one, and of that one, as the weights say, but for rounding.
+    pub fn weighted(shards: impl IntoIterator<Item = (u64, f64)>, seed: u64) -> Self {
+        let (mut due, mut taken) = (0.0, 0);
+        let shard = |(rows, weight): (u64, f64)| {
+            due += rows as f64 * weight;
+            // Nothing can be seen of a shard without rows.
+            let samples = if rows == 0 { 0 } else { (due.round() as u64).saturating_sub(taken) };
+            taken += samples;
+            Shard { rows, samples }
+        };
+        let shards: Vec<Shard> = shards.into_iter().map(shard).collect();
+        SampleOrder { rows: taken, shards, seed }
+    }
+
+    /// Samples of all shards: the length of an epoch.
     pub fn rows_per_epoch(&self) -> u64 {
         self.rows
     }
@@ -68,11 +91,11 @@ impl SampleOrder {
 
     /// Appends the samples at `wanted` places of an epoch.
     fn extend_from_epoch(&self, epoch: u64, wanted: Range<u64>, samples: &mut Vec<Sample>) {
-        let mut shards: Vec<usize> = (0..self.shard_sizes.len()).collect();
+        let mut shards: Vec<usize> = (0..self.shards.len()).collect();
         shuffle(&mut shards, &Keyed::new(self.seed, SHARD_SHUFFLE, Purpose::Order, epoch));
         let mut window_start = 0;
         for (window, shards) in shards.chunks(WINDOW_SHARDS).enumerate() {
-            let window_rows: u64 = shards.iter().map(|&shard| self.shard_sizes[shard]).sum();
+            let window_rows: u64 = shards.iter().map(|&shard| self.shards[shard].samples).sum();
             let first = wanted.start.clamp(window_start, window_start + window_rows) - window_start;
             let last = wanted.end.clamp(window_start, window_start + window_rows) - window_start;
             if first < last {
@@ -85,8 +108,13 @@ impl SampleOrder {
     }
 
     fn rows_of(&self, shards: &[usize], epoch: u64) -> Vec<Sample> {
-        let rows = shards.iter().flat_map(|&shard| (0..self.shard_sizes[shard]).map(move |ordinal| (shard, ordinal)));
-        rows.map(|(shard, ordinal)| Sample { shard, ordinal, epoch }).collect()
+        // A shard's rows are taken in turns, on and on; an epoch has the next so many.
+        let of = |&shard: &usize| {
+            let Shard { rows, samples } = self.shards[shard];
+            let turns = epoch * samples..(epoch + 1) * samples;
+            turns.map(move |turn| Sample { shard, ordinal: turn % rows, epoch: turn / rows })
+        };
+        shards.iter().flat_map(of).collect()
     }
 }
 

@@ -4,7 +4,10 @@
 //! Files are taken in the order of their names, at any depth. A shard is a run of whole row groups of one file that
 //! holds `shard_rows` rows at most; a row group that is larger is cut into pieces of its own, and so is a tar file, whose
 //! rows are its samples. A file that can't be
-//! read is reported and keeps its place in the numbering, so that mending it changes no other shard's name.
+//! read is reported and keeps its place in the numbering, so that mending it changes no other shard's name. Files that came
+//! later are numbered after those that were there ([`Milled`]).
+
+mod milled;
 
 use std::collections::BTreeSet;
 
@@ -19,6 +22,8 @@ use crate::parquet_file::ParquetFile;
 use crate::rows::{RowId, ShardId, ShardSpec};
 use crate::store::{self, Folder, StoreError};
 use crate::tars::{Layout, Samples, TarError};
+
+pub use milled::Milled;
 
 /// Files whose rows are counted at a time: a far store takes its time over each.
 const CONCURRENT_FILES: usize = 64;
@@ -36,6 +41,14 @@ pub struct DatasetPlan {
     pub shards: Vec<ShardSpec>,
     /// The files that can't be read, in the order of their names.
     pub unreadable: Vec<UnreadableFile>,
+}
+
+impl DatasetPlan {
+    /// Adds another data set's plan.
+    pub fn add(&mut self, other: DatasetPlan) {
+        self.shards.extend(other.shards);
+        self.unreadable.extend(other.unreadable);
+    }
 }
 
 /// A file that can't be read.
@@ -122,20 +135,72 @@ pub async fn plan_dataset(dataset: &Dataset, shard_rows: u64) -> Result<DatasetP
     plan_folder(&folder, dataset, shard_rows).await
 }
 
+/// As [`plan_dataset`], of a data set of which some files were planned before: they keep their numbers.
+///
+/// A data set of which `max_rows` rows were drawn has the files that they were drawn from, and no later ones.
+///
+/// # Errors
+/// As [`plan_dataset`].
+///
+/// # Panics
+/// If `shard_rows` is 0.
+pub async fn plan_again(dataset: &Dataset, shard_rows: u64, milled: &Milled) -> Result<DatasetPlan, PlanError> {
+    let folder = store::open(&dataset.path).map_err(|error| store_error(dataset, error))?;
+    let is_drawn_from = dataset.max_rows.is_some() && !milled.is_empty();
+    plan_files(&folder, dataset, shard_rows, milled, |file| !is_drawn_from || milled.knows(file)).await
+}
+
+/// The shards of those files of a data set that were not planned before, or couldn't be read then. None, where `max_rows`
+/// rows were drawn: the draw was of the files that there were.
+///
+/// # Errors
+/// As [`plan_dataset`].
+///
+/// # Panics
+/// If `shard_rows` is 0.
+pub async fn plan_more(dataset: &Dataset, shard_rows: u64, milled: &Milled) -> Result<DatasetPlan, PlanError> {
+    if dataset.max_rows.is_some() {
+        return Ok(DatasetPlan { shards: Vec::new(), unreadable: Vec::new() });
+    }
+    let folder = store::open(&dataset.path).map_err(|error| store_error(dataset, error))?;
+    plan_files(&folder, dataset, shard_rows, milled, |file| !milled.has_rows_of(file)).await
+}
+
 /// As [`plan_dataset`], on a folder that is open already; the data set's `path` is not looked at.
 ///
 /// # Errors
 /// As [`plan_dataset`].
 pub async fn plan_folder(folder: &Folder, dataset: &Dataset, shard_rows: u64) -> Result<DatasetPlan, PlanError> {
+    plan_files(folder, dataset, shard_rows, &Milled::default(), |_| true).await
+}
+
+/// Plans those files of the folder that are `wanted`.
+async fn plan_files(
+    folder: &Folder,
+    dataset: &Dataset,
+    shard_rows: u64,
+    milled: &Milled,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<DatasetPlan, PlanError> {
     assert!(shard_rows > 0, "a shard has at least one row");
     let (format, files) = input_files(folder, dataset).await?;
+    let numbers = milled.numbers(files.iter().map(|(file, _)| file.as_str()));
+    let highest = numbers.iter().max().copied().unwrap_or(0);
+    if highest >= MAX_FILES {
+        return Err(PlanError::TooManyFiles {
+            dataset: dataset.name.clone(),
+            url: folder.url.clone(),
+            files: highest + 1,
+        });
+    }
+    let files: Vec<_> = numbers.into_iter().zip(files).filter(|(_, (file, _))| wanted(file)).collect();
     let counts: Vec<_> = stream::iter(files)
-        .map(|(file, size)| async move {
+        .map(|(number, (file, size))| async move {
             let groups = match format {
                 Format::Parquet => read_footer(folder, dataset, &file, size).await,
                 Format::WebDataset => count_samples(folder, dataset, &file, size).await,
             };
-            (file, groups)
+            (number, file, groups)
         })
         .buffered(CONCURRENT_FILES)
         .collect()
@@ -143,9 +208,9 @@ pub async fn plan_folder(folder: &Folder, dataset: &Dataset, shard_rows: u64) ->
     refuse_foreign_columns(folder, dataset, &counts)?;
 
     let mut plan = DatasetPlan { shards: Vec::new(), unreadable: Vec::new() };
-    for (index, (file, groups)) in counts.into_iter().enumerate() {
+    for (number, file, groups) in counts {
         let spec = |row_start, rows| ShardSpec {
-            shard: ShardId(format!("{}-{index:05}-{row_start:09}", dataset.name)),
+            shard: ShardId(format!("{}-{number:05}-{row_start:09}", dataset.name)),
             dataset: dataset.name.clone(),
             file: file.clone(),
             row_start,
@@ -160,6 +225,9 @@ pub async fn plan_folder(folder: &Folder, dataset: &Dataset, shard_rows: u64) ->
             Err(reason) => plan.unreadable.push(UnreadableFile { shard: spec(0, 0), reason: reason.to_string() }),
         }
     }
+    // Files that came later are numbered last, wherever their names are.
+    plan.shards.sort_by(|a, b| a.shard.cmp(&b.shard));
+    plan.unreadable.sort_by(|a, b| a.shard.shard.cmp(&b.shard.shard));
     if let Some(max_rows) = dataset.max_rows {
         plan.shards = drawn(plan.shards, max_rows);
     }
@@ -193,7 +261,6 @@ async fn input_files(folder: &Folder, dataset: &Dataset) -> Result<(Format, Vec<
     match found {
         Err(FilesError::None) => Err(PlanError::NoFiles { dataset, url }),
         Err(FilesError::TwoFormats) => Err(PlanError::TwoFormats { dataset, url }),
-        Ok((_, files)) if files.len() > MAX_FILES => Err(PlanError::TooManyFiles { dataset, url, files: files.len() }),
         Ok((Format::WebDataset, _)) if *images != Images::Bytes => Err(PlanError::ImagesInTars { dataset, url }),
         Ok(found) => Ok(found),
     }
@@ -270,12 +337,12 @@ pub(crate) fn row_groups(metadata: &ParquetMetaData) -> Vec<u64> {
 fn refuse_foreign_columns(
     folder: &Folder,
     dataset: &Dataset,
-    counts: &[(String, Result<Vec<u64>, CountError>)],
+    counts: &[(usize, String, Result<Vec<u64>, CountError>)],
 ) -> Result<(), PlanError> {
-    if counts.iter().any(|(_, groups)| groups.is_ok()) {
+    if counts.iter().any(|(.., groups)| groups.is_ok()) {
         return Ok(());
     }
-    for (file, groups) in counts {
+    for (_, file, groups) in counts {
         if let Err(CountError::Columns(source)) = groups {
             return Err(PlanError::Columns {
                 dataset: dataset.name.clone(),

@@ -10,11 +10,13 @@ mod parquet_rows;
 mod tar_rows;
 mod task;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, future};
 use parquet::errors::ParquetError;
 use quern_recipes::{Dataset, ImageLimits, Images, Recipe};
 use tokio::task::JoinError;
@@ -204,6 +206,23 @@ impl Reader {
         self.rows_in(&store::open(&dataset.path)?, dataset, file, row_start, rows).await
     }
 
+    /// As [`Reader::rows`], of these rows only, which are numbered as in the file: the images of others are not fetched.
+    ///
+    /// # Errors
+    /// As [`Reader::rows`].
+    pub async fn chosen_rows(
+        &self,
+        dataset: &Dataset,
+        file: &str,
+        row_start: u64,
+        rows: u64,
+        chosen: BTreeSet<u64>,
+    ) -> Result<RowStream, ReadError> {
+        let chosen = Arc::new(chosen);
+        let is_chosen = move |row: u64| chosen.contains(&row);
+        self.wanted_rows(&store::open(&dataset.path)?, dataset, file, row_start, rows, is_chosen).await
+    }
+
     /// As [`Reader::rows`], in a folder that is open already; the data set's `path` is not looked at.
     ///
     /// # Errors
@@ -216,10 +235,25 @@ impl Reader {
         row_start: u64,
         rows: u64,
     ) -> Result<RowStream, ReadError> {
+        self.wanted_rows(folder, dataset, file, row_start, rows, |_| true).await
+    }
+
+    async fn wanted_rows(
+        &self,
+        folder: &Folder,
+        dataset: &Dataset,
+        file: &str,
+        row_start: u64,
+        rows: u64,
+        is_wanted: impl Fn(u64) -> bool + Clone + Send + 'static,
+    ) -> Result<RowStream, ReadError> {
+        let wanted = move |row: &RawRow| future::ready(is_wanted(row.id.row));
         if file.ends_with(TAR) {
-            return tar_rows::stream(folder, dataset, file, row_start, rows, self.max_bytes).await;
+            let rows = tar_rows::stream(folder, dataset, file, row_start, rows, self.max_bytes).await?;
+            return Ok(rows.try_filter(wanted).boxed());
         }
         let found = parquet_rows::stream(folder, dataset, file, row_start, rows).await?;
+        let found = found.try_filter(move |found| wanted(&found.row)).boxed();
         Ok(images::with_images(found, images::Source::of(dataset, self.fetcher.as_ref())?, self.max_bytes))
     }
 }

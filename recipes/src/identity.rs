@@ -51,6 +51,8 @@ struct DatasetIdentity<'a> {
     images: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_rows: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<f64>,
     capfilt: bool,
 }
 
@@ -90,6 +92,7 @@ impl<'a> DatasetIdentity<'a> {
                 Images::Urls => Some("urls"),
             },
             max_rows: dataset.max_rows,
+            weight: dataset.weight,
             capfilt: dataset.capfilt,
         }
     }

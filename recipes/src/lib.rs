@@ -6,6 +6,7 @@
 //! - [`Recipe::hash`]: what determines the result, as one digest;
 //! - [`Recipe::to_json`] and [`Recipe::from_json`]: the form that travels to the workers.
 
+mod embed;
 mod error;
 mod filters;
 mod identity;
@@ -19,6 +20,7 @@ mod resolve;
 mod tasks;
 mod validate;
 
+pub use embed::{EmbedImages, Shrink};
 pub use error::RecipeError;
 pub use filters::{Dedup, Filters};
 pub use inputs::*;

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::embed::EmbedImages;
 use crate::filters::Filters;
 use crate::inputs::{Fetch, Format, Images};
 use crate::kubernetes::Kubernetes;
@@ -83,6 +84,10 @@ pub struct Dataset {
     /// Take so many rows: whole shards drawn from all of them, the last one cut; `null`: all rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rows: Option<u64>,
+    /// How often each row is trained on in an epoch, on average: 2: twice, 0.5: every second time; `null`: once. CapFilt
+    /// doesn't look at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
     /// `true`: web captions, CapFilt writes new ones. `false`: the captions are kept as they are.
     #[serde(default = "yes")]
     pub capfilt: bool,
@@ -147,9 +152,9 @@ pub struct CapFilt {
     /// Images that are captioned together: a lane each, filled by the shard's rows in order.
     #[serde(default = "default_batch_images")]
     pub batch_images: u32,
-    /// Whether the parts carry the image bytes along.
+    /// Whether the parts carry the images along, and of what size.
     #[serde(default)]
-    pub embed_images: bool,
+    pub embed_images: EmbedImages,
     /// In what precision the models compute.
     #[serde(default, skip_serializing_if = "is_default")]
     pub precision: CapFiltPrecision,

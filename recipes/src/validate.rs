@@ -1,5 +1,6 @@
 //! The rules that types can't state. Each is one sentence and names its key.
 
+use crate::embed::Shrink;
 use crate::kubernetes::Kubernetes;
 use crate::recipe::{
     Augment, CapFilt, Cluster, Columns, Dataset, ImageLimits, MinDeviceMemory, Optimiser, QFormer, Recipe, Sampling,
@@ -143,6 +144,9 @@ impl Dataset {
         })?;
         require(!self.path.trim().is_empty(), format!("{key}.path"), || "must name a folder or URL".into())?;
         self.max_rows.map_or(Ok(()), |rows| at_least_one(rows, format!("{key}.max_rows")))?;
+        if let Some(weight) = self.weight {
+            within(weight, (0.001..=1_000.0).contains(&weight), format!("{key}.weight"), "0.001 to 1000")?;
+        }
         self.images_hold(key)?;
         self.columns.validate(&format!("{key}.columns"))
     }
@@ -186,6 +190,14 @@ impl CapFilt {
         require((1..=4096).contains(&self.batch_images), "capfilt.batch_images", || {
             format!("is {}, but must be 1 to 4096", self.batch_images)
         })?;
+        if let Some(Shrink { max_side, quality }) = self.embed_images.shrink() {
+            require((16..=16_384).contains(&max_side), "capfilt.embed_images.max_side", || {
+                format!("is {max_side}, but must be 16 to 16384 pixels")
+            })?;
+            require((1..=100).contains(&quality), "capfilt.embed_images.quality", || {
+                format!("is {quality}, but JPEG has 1 to 100")
+            })?;
+        }
         self.filters.validate()?;
         self.sampling.validate()
     }

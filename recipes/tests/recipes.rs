@@ -177,6 +177,7 @@ fn every_rule_names_its_key_and_place() {
         ("  - name: coco", "  - name: ../coco", "datasets[1].name", "letters"),
         ("    path: corpus/web", "    path: ''", "datasets[0].path", "folder or URL"),
         ("    path: corpus/web", "    path: corpus/web\n    max_rows: 0", "datasets[0].max_rows", "at least 1"),
+        ("    path: corpus/web", "    path: corpus/web\n    weight: 0", "datasets[0].weight", "0.001 to 1000"),
         ("    path: corpus/web", "    path: w\n    columns: {image: ''}", "datasets[0].columns.image", "column"),
         ("    path: corpus/web", "    path: w\n    columns: {caption: jpg}", "datasets[0].columns.caption", "`image`"),
         ("    capfilt: false", "    capfilt: false\n  - name: web\n    path: x", "datasets[2].name", "must differ"),
@@ -631,6 +632,29 @@ fn images_by_path_and_url_are_in_the_hash_but_for_where_they_are_and_how_they_ar
     assert!((1..hashes.len()).all(|index| !hashes[..index].contains(&hashes[index])), "{hashes:?}");
     for recipe in [paths, urls, deaf, tars] {
         assert_eq!(Recipe::from_json(&recipe.to_json()).unwrap(), recipe);
+    }
+}
+
+#[test]
+fn images_may_be_carried_along_smaller() {
+    let with = |embed: &str| {
+        Recipe::parse("run.yaml", &SOUND.replacen("  ranker:", &format!("  embed_images: {embed}\n  ranker:"), 1))
+    };
+    let shrunk = with("{max_side: 384}").unwrap();
+    let embed = shrunk.capfilt.as_ref().unwrap().embed_images;
+    assert_eq!(embed, EmbedImages::Shrunk(Shrink { max_side: 384, quality: 90 }));
+    assert_eq!(Recipe::from_json(&shrunk.to_json()).unwrap(), shrunk);
+    let hashes = ["false", "true", "{max_side: 384}", "{max_side: 384, quality: 80}"].map(|e| with(e).unwrap().hash());
+    assert!((1..4).all(|index| !hashes[..index].contains(&hashes[index])), "{hashes:?}");
+    assert_eq!(hashes[0], sound().hash());
+    for (wrong, said) in [
+        ("{max_side: 8}", "16 to 16384"),
+        ("{max_side: 384, quality: 0}", "1 to 100"),
+        ("{side: 384}", "max_side"),
+        ("sometimes", "max_side"),
+    ] {
+        let error = with(wrong).unwrap_err().to_string();
+        assert!(error.contains("embed_images") && error.contains(said), "{wrong}: {error}");
     }
 }
 

@@ -29,7 +29,7 @@ pub use preparation::{Preparation, Prepared, PreparedBatches};
 const MAX_DECODERS: usize = 8;
 
 /// How a batch's captions become what a model is fed.
-pub trait Captions: Send + 'static {
+pub trait Captions: Send + Sync + 'static {
     /// What they become.
     type Encoded: Send + 'static;
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use quern_capfilt::{Manifest, PartEntry, read_data};
 use quern_corpus::RowId;
-use quern_corpus::order::WINDOW_SHARDS;
+use quern_corpus::order::{SampleOrder, WINDOW_SHARDS};
 use quern_corpus::reader::Reader;
 use quern_corpus::store::Folder;
 use quern_recipes::{Dataset, Images, Recipe};
@@ -64,21 +64,23 @@ impl Samples {
         for part in &samples.parts {
             samples.dataset(part)?;
         }
-        match samples.shard_sizes().iter().sum::<u64>() {
+        match samples.order(recipe.seed).rows_per_epoch() {
             0 => Err(TrainError::Corpus(format!(
-                "{} lists no row with a caption",
+                "{} lists no row with a caption, or none that a data set's `weight` leaves",
                 samples.output.url_of("manifest.json")
             ))),
             _ => Ok(samples),
         }
     }
 
-    /// Usable rows of every shard, in shard order.
-    pub fn shard_sizes(&self) -> Vec<u64> {
-        self.parts.iter().map(|part| part.kept + part.passed).collect()
+    /// The order in which they are trained on.
+    pub fn order(&self, seed: u64) -> SampleOrder {
+        let weight = |part: &PartEntry| self.datasets.get(&part.dataset).and_then(|dataset| dataset.weight);
+        let shards = self.parts.iter().map(|part| (part.kept + part.passed, weight(part).unwrap_or(1.0)));
+        SampleOrder::weighted(shards, seed)
     }
 
-    /// The rows of shard `shard`, an index into [`Samples::shard_sizes`].
+    /// The rows of shard `shard`, as the order counts them.
     ///
     /// # Errors
     /// When the part or the input can't be read, or they don't fit together.

@@ -4,6 +4,7 @@
 //! with [`report`] on what it does there, [`tasks`] what it does with what was trained; [`heartbeat`] keeps it a member
 //! beside all that. [`connection`] is how it talks to the coordinator.
 
+mod again;
 pub mod agent;
 pub mod apart;
 pub mod caption;

@@ -1,5 +1,6 @@
 //! A shard from lease to commit: read, caption and rank, encode the part, upload it, offer it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{Instrument, Span, info_span};
 
+use crate::again::Earlier;
 use crate::apart::Apart;
 use crate::connection::{CallError, Connection, Membership};
 use crate::error::AgentError;
@@ -78,8 +80,16 @@ impl Mill {
         board: &Arc<Board>,
     ) -> Result<ShardEnd, AgentError> {
         let dataset = self.dataset(lease)?;
+        let earlier = match &lease.redo {
+            Some(redo) => match Earlier::read(&self.recipe.output, redo).await {
+                Ok(earlier) => Some(earlier),
+                Err(end) => return Ok(end),
+            },
+            None => None,
+        };
+        let chosen = earlier.as_ref().map(Earlier::rows);
         let process = info_span!("process", dataset = lease.dataset);
-        let rows = match self.rows(&dataset, lease, stop, board).instrument(process).await? {
+        let rows = match self.rows(&dataset, lease, chosen, stop, board).instrument(process).await? {
             Ok(rows) => rows,
             Err(end) => return Ok(end),
         };
@@ -90,7 +100,13 @@ impl Mill {
             row_start: lease.row_start,
             rows: lease.rows,
         };
-        let rows = filter(rows, &self.recipe);
+        let rows = match earlier {
+            None => filter(rows, &self.recipe),
+            Some(earlier) => match earlier.merged(rows, &self.recipe, &self.provenance()) {
+                Ok(rows) => rows,
+                Err(end) => return Ok(end),
+            },
+        };
         let part = info_span!("write")
             .in_scope(|| encode_part(&spec, rows, &self.provenance()))
             .map_err(|e| AgentError::Setup(format!("shard {}: {e}", lease.shard)))?;
@@ -107,23 +123,30 @@ impl Mill {
         found.cloned().ok_or_else(missing)
     }
 
-    /// Reads the shard's rows in order while those before are processed.
+    /// Reads the shard's rows in order, or those that are `chosen`, while those before are processed.
     async fn rows(
         &mut self,
         dataset: &Dataset,
         lease: &ShardLease,
+        chosen: Option<&BTreeSet<u64>>,
         stop: &Arc<AtomicBool>,
         board: &Arc<Board>,
     ) -> Result<Result<Vec<PartRow>, ShardEnd>, AgentError> {
         let unreadable = |e: ReadError| ShardEnd::Unreadable { permanent: !e.is_passing(), reason: e.to_string() };
-        let mut stream = match self.reader()?.rows(dataset, &lease.file, lease.row_start, lease.rows).await {
+        let (file, start, rows) = (&lease.file, lease.row_start, lease.rows);
+        let opened = match chosen {
+            None => self.reader()?.rows(dataset, file, start, rows).await,
+            Some(chosen) => self.reader()?.chosen_rows(dataset, file, start, rows, chosen.clone()).await,
+        };
+        let mut stream = match opened {
             Ok(stream) => stream,
             Err(error) => return Ok(Err(unreadable(error))),
         };
         let engine = if dataset.capfilt { Some(self.engine().await?) } else { None };
         let chunk_rows = self.recipe.capfilt.as_ref().map_or(64, |capfilt| capfilt.batch_images as usize);
         let (sender, received) = mpsc::channel(chunk_rows);
-        let work = self.process(engine, received, lease, chunk_rows, stop, board);
+        let count = chosen.map_or(lease.rows as usize, BTreeSet::len);
+        let work = self.process(engine, received, lease, count, chunk_rows, stop, board);
         let unread = self.send_rows(&mut stream, sender, chunk_rows, stop).await;
         if unread.is_err() {
             stop.store(true, Ordering::SeqCst);
@@ -162,19 +185,19 @@ impl Mill {
         Ok(())
     }
 
-    /// The shard's rows, on a thread of their own: tensor arithmetic must not hold up heartbeats. Without an engine they are
+    /// The shard's `count` rows, on a thread of their own: tensor arithmetic must not hold up heartbeats. Without an engine they are
     /// passed through. Where another attempt has brought no part, images are tried apart.
     fn process(
         &self,
         engine: Option<Arc<Engine>>,
         mut received: mpsc::Receiver<RawRow>,
         lease: &ShardLease,
+        count: usize,
         chunk_rows: usize,
         stop: &Arc<AtomicBool>,
         board: &Arc<Board>,
     ) -> JoinHandle<Result<Vec<PartRow>, EngineError>> {
         let (recipe, script, stop, board) = (self.recipe.clone(), self.script.clone(), stop.clone(), board.clone());
-        let count = lease.rows as usize;
         let apart = (lease.attempts_without_part > 0).then(|| Mutex::new(Apart::new(recipe.limits, script.clone())));
         let span = Span::current();
         tokio::task::spawn_blocking(move || {
@@ -204,7 +227,7 @@ impl Mill {
             match engine {
                 Some(engine) => engine.run_shard(rows, count, &trial, &stop, each)?,
                 None => {
-                    let embed = recipe.capfilt.as_ref().is_some_and(|capfilt| capfilt.embed_images);
+                    let embed = recipe.capfilt.as_ref().map(|capfilt| capfilt.embed_images).unwrap_or_default();
                     pass_shard(rows, chunk_rows, &recipe.limits, embed, &trial, &stop, each);
                 }
             }

@@ -119,7 +119,7 @@ impl Engine {
 
     pub(crate) fn part_row(&self, row: RawRow, outcome: RowOutcome) -> PartRow {
         let is_kept = matches!(outcome, RowOutcome::Kept { .. });
-        let image = row.image.filter(|_| is_kept && self.config.embed_images);
+        let image = row.image.filter(|_| is_kept && self.config.embed_images.is_on());
         PartRow { id: row.id, key: row.key, outcome, image }
     }
 }

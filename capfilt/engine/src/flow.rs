@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
+use bytes::Bytes;
 use quern_capfilt::{PartRow, RowOutcome};
 use quern_corpus::reader::RawRow;
 use quern_models::blip::BlipSlots;
@@ -20,20 +21,27 @@ use tracing::{Span, info_span};
 
 use crate::captioner::Captioner;
 use crate::engine::{Engine, Models};
-use crate::pixels::{Trial, decode_rows, evaluation};
+use crate::pixels::{Trial, decode_rows, embedded, evaluation};
 use crate::rank::{Captioned, rank};
 
 /// Decoded groups that wait for the device.
 const DECODED_AHEAD: usize = 1;
 
-/// An image as the two models see it: `[3, S, S]` each.
+/// An image as the two models see it, `[3, S, S]` each, and as the part carries it.
 struct Pixels {
     captioner: Vec<f32>,
     ranker: Vec<f32>,
+    embedded: Option<Bytes>,
 }
 
 /// Rows with their decoded images, or with what becomes of them without.
 type Decoded = Vec<(RawRow, Result<Pixels, RowOutcome>)>;
+
+/// The row with the image that its part carries, instead of the one that was decoded.
+fn with_embedded((mut row, mut decoded): (RawRow, Result<Pixels, RowOutcome>)) -> (RawRow, Result<Pixels, RowOutcome>) {
+    row.image = decoded.as_mut().ok().and_then(|pixels| pixels.embedded.take());
+    (row, decoded)
+}
 
 /// What is under way.
 pub(crate) struct Flow<'a> {
@@ -95,6 +103,7 @@ impl<'a> Flow<'a> {
         let (limits, group_rows) = (&self.engine.limits, (self.engine.config.batch_images as usize).max(1));
         let preprocessors = [&self.models.captioner.preprocessor, &self.models.ranker.preprocessor];
         let [for_captioner, for_ranker] = preprocessors.map(evaluation);
+        let embed = self.engine.config.embed_images;
         let span = Span::current();
         thread::scope(|scope| {
             let (sender, groups) = sync_channel(DECODED_AHEAD);
@@ -104,12 +113,15 @@ impl<'a> Flow<'a> {
                 while rows.peek().is_some() {
                     let group: Vec<RawRow> = rows.by_ref().take(group_rows).collect();
                     let decoding = info_span!("decode", rows = group.len() as i64).entered();
-                    let decoded = decode_rows(&group, limits, trial, |image| Pixels {
-                        captioner: for_captioner.apply(image).1,
-                        ranker: for_ranker.apply(image).1,
+                    let decoded = decode_rows(&group, limits, trial, |row, image| {
+                        Ok(Pixels {
+                            captioner: for_captioner.apply(image).1,
+                            ranker: for_ranker.apply(image).1,
+                            embedded: if embed.is_on() { embedded(row, image, embed.shrink())? } else { None },
+                        })
                     });
                     drop(decoding);
-                    if sender.send(group.into_iter().zip(decoded).collect()).is_err() {
+                    if sender.send(group.into_iter().zip(decoded).map(with_embedded).collect()).is_err() {
                         break; // nobody works on them any more
                     }
                 }

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
+use bytes::Bytes;
 use quern_capfilt::{RowOutcome, Stage};
-use quern_corpus::images::{self, CropRounding, Evaluation, Geometry, RgbImage};
+use quern_corpus::images::{self, CropRounding, EncodeError, Evaluation, Geometry, RgbImage};
 use quern_corpus::reader::RawRow;
 use quern_models::preprocessor::{PreprocessorConfig, Resize};
-use quern_recipes::ImageLimits;
+use quern_recipes::{ImageLimits, Shrink};
 
 /// Threads that decode at most.
 const MAX_THREADS: usize = 4;
@@ -29,20 +30,27 @@ pub(crate) fn evaluation(preprocessor: &PreprocessorConfig) -> Evaluation {
 /// What a row's image is put to before it is decoded in this process; an error is what becomes of the row.
 pub type Trial<'a> = &'a (dyn Fn(&RawRow) -> Result<(), RowOutcome> + Sync);
 
+/// The image that a row's part would carry: as it is, or made smaller.
+pub(crate) fn embedded(row: &RawRow, image: &RgbImage, shrink: Option<Shrink>) -> Result<Option<Bytes>, RowOutcome> {
+    let (Some(shrink), Some(bytes)) = (shrink, &row.image) else { return Ok(row.image.clone()) };
+    let failed = |error: EncodeError| RowOutcome::quarantined(Stage::Write, "image_not_encoded", error.to_string());
+    images::shrunk(bytes, image, shrink).map(Some).map_err(failed)
+}
+
 /// Decodes every row's image and makes of it what `prepare` makes; a row without a decodable image gets the outcome that
 /// says so.
 pub(crate) fn decode_rows<T: Send>(
     rows: &[RawRow],
     limits: &ImageLimits,
     trial: Trial<'_>,
-    prepare: impl Fn(&RgbImage) -> T + Sync,
+    prepare: impl Fn(&RawRow, &RgbImage) -> Result<T, RowOutcome> + Sync,
 ) -> Vec<Result<T, RowOutcome>> {
     let decode = |row: &RawRow| {
         let bytes = row.image().map_err(RowOutcome::without_image)?;
         trial(row)?;
         let failed = |reason, detail: String| Err(RowOutcome::quarantined(Stage::Decode, reason, detail));
         match catch_unwind(|| images::decode(bytes, limits)) {
-            Ok(Ok(image)) => Ok(prepare(&image)),
+            Ok(Ok(image)) => prepare(row, &image),
             Ok(Err(error)) => failed(error.reason(), error.to_string()),
             Err(panic) => failed("decoder_panic", panic_message(&*panic)),
         }

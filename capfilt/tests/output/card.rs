@@ -88,7 +88,7 @@ async fn no_text_of_the_recipe_is_markup() {
 async fn images_are_a_feature_where_parts_carry_them() {
     let output = Output::whole().await;
     let mut embedding = recipe("/out", 1);
-    embedding.capfilt.as_mut().unwrap().embed_images = true;
+    embedding.capfilt.as_mut().unwrap().embed_images = EmbedImages::Whole(true);
     let card = card(&of(&embedding, Vec::new(), &output)).unwrap();
     let (front, text) = parts(&card);
     let features = front["dataset_info"][0]["features"].as_array().unwrap();

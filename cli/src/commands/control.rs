@@ -1,7 +1,7 @@
-//! `quern pause`, `resume`, `cancel`, `drain`, `allow`: what an operator asks of a run.
+//! `quern pause`, `resume`, `cancel`, `retry`, `extend`, `drain`, `allow`: what an operator asks of a run.
 
 use quern_proto::control_request::Command;
-use quern_proto::{Allow, Cancel, ControlRequest, DrainWorker, Pause, Resume, StatusReply};
+use quern_proto::{Allow, Cancel, ControlRequest, DrainWorker, Extend, Pause, Resume, Retry, StatusReply};
 
 use crate::client::{Place, RunPlace};
 use crate::outcome::{Done, Failure};
@@ -63,6 +63,23 @@ pub struct AllowArguments {
     run: String,
 }
 
+/// Do rows again that are in quarantine, such as those whose images timed out; other rows stay as they are.
+#[derive(clap::Args)]
+pub struct RetryArguments {
+    #[command(flatten)]
+    of: RunPlace,
+    /// What they are in quarantine for: REASON or STAGE/REASON, as `quern status` and the report show them.
+    #[arg(long = "reason", value_name = "REASON", required = true, value_delimiter = ',')]
+    reasons: Vec<String>,
+}
+
+/// Look for files of the data sets that nobody has milled, and go on with them.
+#[derive(clap::Args)]
+pub struct ExtendArguments {
+    #[command(flatten)]
+    of: RunPlace,
+}
+
 /// Pauses.
 pub async fn pause(PauseArguments { of, reason }: PauseArguments) -> Result<Done, Failure> {
     ask(&of.place, of.run, Command::Pause(Pause { reason })).await
@@ -88,6 +105,16 @@ pub async fn drain(DrainArguments { place, worker, run, reason }: DrainArguments
 /// Gives work again.
 pub async fn allow(AllowArguments { place, name, run }: AllowArguments) -> Result<Done, Failure> {
     ask(&place, run, Command::Allow(Allow { name })).await
+}
+
+/// Does rows again.
+pub async fn retry(RetryArguments { of, reasons }: RetryArguments) -> Result<Done, Failure> {
+    ask(&of.place, of.run, Command::Retry(Retry { reasons })).await
+}
+
+/// Goes on with new files.
+pub async fn extend(ExtendArguments { of }: ExtendArguments) -> Result<Done, Failure> {
+    ask(&of.place, of.run, Command::Extend(Extend {})).await
 }
 
 /// Asks, and says what the run is at then.

@@ -20,7 +20,7 @@ use quern_proto::client::ClientOptions;
 use quern_recipes::Recipe;
 
 use crate::commands::{capfilt, corpus};
-use crate::launch::{Ended, Launch, launch, ranks};
+use crate::launch::{Again, Ended, Launch, launch, ranks};
 use crate::outcome::{Done, Failure};
 
 use language::{HeldOut, Language};
@@ -211,6 +211,7 @@ async fn run(workspace: &Workspace, recipe: &Recipe, name: &str) -> Result<Ended
         listen: "127.0.0.1:0".into(),
         journal: workspace.beside(name, "journal.sqlite"),
         logs: workspace.beside(name, "logs"),
+        again: Again::Rest,
     })
     .await?;
     crate::commands::watch::end_of(&ended.last)?;

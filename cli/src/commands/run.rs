@@ -7,7 +7,7 @@ use quern_recipes::Recipe;
 
 use crate::access::AccessOptions;
 use crate::commands::watch::end_of;
-use crate::launch::{Launch, default_journal, default_logs, launch, ranks};
+use crate::launch::{Again, Launch, default_journal, default_logs, launch, ranks};
 use crate::outcome::{Done, Failure};
 
 /// Carry out a recipe on this machine: a coordinator and local workers.
@@ -42,11 +42,11 @@ pub struct Local {
 
 /// Runs the recipe and says what came out.
 pub async fn run(Arguments { recipe, local }: Arguments) -> Result<Done, Failure> {
-    carry_out(Recipe::read(&recipe)?, local).await
+    carry_out(Recipe::read(&recipe)?, local, Again::Rest).await
 }
 
 /// Runs a recipe on this machine and says what came out.
-pub async fn carry_out(recipe: Recipe, local: Local) -> Result<Done, Failure> {
+pub async fn carry_out(recipe: Recipe, local: Local, again: Again) -> Result<Done, Failure> {
     let Local { workers, device, listen, access, client, journal } = local;
     if let Some((key, ranks)) = ranks(&recipe).find(|(_, ranks)| *ranks > u32::from(workers)) {
         return Err(Failure::bad_input(format!(
@@ -63,6 +63,7 @@ pub async fn carry_out(recipe: Recipe, local: Local) -> Result<Done, Failure> {
         journal: journal.unwrap_or_else(|| default_journal(&recipe)),
         logs: default_logs(&recipe),
         recipe,
+        again,
     })
     .await?;
     let end = end_of(&ended.last)?;

@@ -38,6 +38,16 @@ impl Machine {
                 self.run.phase = Phase::CapFilt;
                 self.run.delay = None;
             }
+            Record::ShardsAdded { shards } => {
+                self.shards.absorb_added(shards);
+                self.run.end = None;
+            }
+            Record::ShardsRetried { reasons, shards } => {
+                shards.iter().for_each(|shard| self.shards.absorb_retried(shard, reasons));
+                self.run.end = None;
+            }
+            Record::ShardRestored { shard, .. } => self.shards.absorb_restored(shard),
+            Record::ShardReplaced { shard, part } => self.shards.absorb_replaced(shard, part),
             Record::WorkerRegistered { worker, name, device, address, secret, at_ms, host, memory_bytes } => {
                 let member = Member {
                     place: Place::of(host, device, name),
@@ -77,7 +87,8 @@ impl Machine {
                     self.denylist.absorb_success(place);
                 }
                 self.shards.absorb_commit(shard, *epoch, part, self.now_ms);
-                let accepted = Acceptance::Part { shard: shard.clone(), part: part.clone() };
+                let file = self.shards.all[shard].plan.file.clone();
+                let accepted = Acceptance::Part { shard: shard.clone(), file, part: part.clone() };
                 self.acceptances.absorb(self.now_ms, accepted);
             }
             Record::ShardQuarantined { shard, reason } => self.shards.absorb_quarantine(shard, reason),

@@ -5,16 +5,18 @@
 //! store (its disk was lost, or a backup restored) is *behind*: it gives out no work until it has read what was accepted
 //! since. What nobody wrote down is done again, to the same bytes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::Decision;
 use crate::ids::ShardId;
 use crate::machine::Machine;
+use crate::mutation::{Mutation, planted};
 use crate::part::PartSummary;
 use crate::record::Record;
-use crate::run::{Chore, Phase, Stage};
+use crate::run::{Chore, End, Phase, Stage};
+use crate::shards::{Shard, ShardState};
 use crate::training::Checkpoint;
 
 /// As many are written at once at the latest.
@@ -28,6 +30,9 @@ pub enum Acceptance {
     Part {
         /// The shard.
         shard: ShardId,
+        /// Its file; empty where an older version said none.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        file: String,
         /// What it became.
         part: PartSummary,
     },
@@ -54,6 +59,13 @@ pub(crate) struct Acceptances {
 }
 
 impl Acceptances {
+    /// Whether a part of the shard waits to be written: it is later than any that is read.
+    fn has_unkept(&self, shard: &ShardId) -> bool {
+        let of =
+            |acceptance: &Acceptance| matches!(acceptance, Acceptance::Part { shard: other, .. } if other == shard);
+        self.unkept.iter().any(|(_, acceptance)| of(acceptance))
+    }
+
     /// Whether enough of them wait, or the oldest for long enough.
     fn are_due(&self, now_ms: u64, patience_ms: u64) -> bool {
         let oldest = self.unkept.front();
@@ -99,9 +111,15 @@ impl Machine {
         due.then_some(Chore::KeepAcceptances { first: self.acceptances.kept })
     }
 
-    /// Whether no work may be given out: this journal doesn't know all that was accepted.
+    /// Whether no work may be given out: this journal doesn't know all that was accepted. A pass that is done may have been
+    /// taken up again by whom it doesn't know of.
     pub(crate) fn must_read_acceptances(&self) -> bool {
-        self.acceptances.behind && self.run.phase != Phase::Planning && self.run.end.is_none()
+        let may_go_on = match self.run.end {
+            None => self.run.phase != Phase::Planning,
+            Some(End::Done) => self.run.phase == Phase::CapFilt,
+            Some(End::Failed { .. } | End::Cancelled { .. }) => false,
+        };
+        self.acceptances.behind && may_go_on
     }
 
     pub(crate) fn acceptances_kept(&self, count: u64) -> Decision {
@@ -114,18 +132,42 @@ impl Machine {
         if !self.must_read_acceptances() {
             return Decision::noted(Vec::new());
         }
-        let is_of_this_plan = |acceptance: &&Acceptance| match acceptance {
-            Acceptance::Part { shard, part } => {
-                let planned = self.shards.all.get(shard);
-                planned.is_some_and(|planned| part.check(shard, planned.plan.rows).is_ok())
+        let mut seen = BTreeSet::new();
+        let (mut news, mut replaced) = (Vec::new(), Vec::new());
+        for acceptance in read {
+            match acceptance {
+                Acceptance::Part { shard, file, part } => {
+                    let planned = self.shards.all.get(shard);
+                    // The corpus may have been cut anew, with other files: a shard is its rows of its file.
+                    let is_it = |planned: &&Shard| file.is_empty() || *file == planned.plan.file;
+                    let fits = |planned: &&Shard| part.check(shard, planned.plan.rows).is_ok();
+                    let Some(planned) = planned.filter(is_it).filter(fits).filter(|_| seen.insert(shard)) else {
+                        continue;
+                    };
+                    match &planned.state {
+                        ShardState::Done { part: known, .. }
+                            if known != part
+                                && !self.acceptances.has_unkept(shard)
+                                && !planted(Mutation::KeepTheReplacedPart) =>
+                        {
+                            replaced.push(Record::ShardReplaced { shard: shard.clone(), part: part.clone() });
+                        }
+                        ShardState::Done { .. } | ShardState::Quarantined { .. } => {}
+                        // What it was before its rows are retried is no news.
+                        _ if planned.before.as_ref().is_some_and(|before| before.part == *part) => {}
+                        ShardState::Pending | ShardState::Leased { .. } => news.push(acceptance.clone()),
+                    }
+                }
+                // A stage's last one would leave nothing to commit that ends the stage: its last stretch is trained again.
+                Acceptance::Checkpoint { stage, checkpoint } => {
+                    if self.config.stage(*stage).is_some_and(|planned| checkpoint.step < planned.steps) {
+                        news.push(acceptance.clone());
+                    }
+                }
             }
-            // A stage's last one would leave nothing to commit that ends the stage: its last stretch is trained again.
-            Acceptance::Checkpoint { stage, checkpoint } => {
-                self.config.stage(*stage).is_some_and(|planned| checkpoint.step < planned.steps)
-            }
-        };
-        let acceptances = read.iter().filter(is_of_this_plan).cloned().collect();
-        Decision::noted(vec![Record::AcceptancesRead { acceptances }])
+        }
+        let news = Record::AcceptancesRead { acceptances: news };
+        Decision::noted([news].into_iter().chain(replaced).collect())
     }
 
     pub(crate) fn absorb_acceptances_read(&mut self, read: &[Acceptance]) {
@@ -133,7 +175,7 @@ impl Machine {
         self.run.delay = None;
         for acceptance in read {
             match acceptance {
-                Acceptance::Part { shard, part } => self.shards.absorb_recovered(shard, part),
+                Acceptance::Part { shard, part, .. } => self.shards.absorb_recovered(shard, part),
                 Acceptance::Checkpoint { stage, checkpoint } => {
                     let known = self.acceptances.checkpoints.get(stage);
                     if known.is_none_or(|known| known.step < checkpoint.step) {

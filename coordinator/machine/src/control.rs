@@ -1,4 +1,5 @@
-//! What operators ask for: pause, go on, cancel, send a worker away, give work again to a place.
+//! What operators ask for: pause, go on, cancel, send a worker away, give work again to a place. (What a retry comes to is
+//! in `again`.)
 
 use crate::event::{Control, Decision, Refusal};
 use crate::ids::WorkerId;
@@ -15,6 +16,7 @@ impl Machine {
             Control::Resume => self.resume(),
             Control::Cancel { reason } => self.cancel(reason),
             Control::Drain { worker, reason } => self.send_away(*worker, reason),
+            Control::Retry { reasons } => self.retry(reasons),
             Control::Allow { name } => self.allow(name),
         };
         decided.map_or_else(Decision::refuse, Decision::noted)

@@ -54,6 +54,13 @@ pub enum Event {
         /// Files whose footer can't be read: each a shard of 0 rows.
         unreadable: Vec<UnreadableFile>,
     },
+    /// The files of the data sets that nobody has milled have been cut into shards.
+    Extended {
+        /// Their readable shards; known ones do no harm.
+        shards: Vec<ShardPlan>,
+        /// Files among them that can't be read: each a shard of 0 rows.
+        unreadable: Vec<UnreadableFile>,
+    },
     /// There is nothing to caption: an earlier run's captions are there.
     CaptionsFound {
         /// Rows with a caption.
@@ -106,6 +113,11 @@ pub enum Control {
         /// Why.
         reason: String,
     },
+    /// To try rows in quarantine once more.
+    Retry {
+        /// Those that failed for one of these: `STAGE/REASON` or `REASON`.
+        reasons: BTreeSet<String>,
+    },
     /// To give work again to a place that was denied it.
     Allow {
         /// The place, its host, or the id or name of a worker that was there.
@@ -120,6 +132,9 @@ impl fmt::Display for Control {
             Control::Resume => f.write_str("resume"),
             Control::Cancel { reason } => write!(f, "cancel ({reason})"),
             Control::Drain { worker, reason } => write!(f, "drain {worker} ({reason})"),
+            Control::Retry { reasons } => {
+                write!(f, "retry {}", reasons.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+            }
             Control::Allow { name } => write!(f, "allow {name}"),
         }
     }
@@ -326,6 +341,8 @@ pub enum Work {
         token: ShardToken,
         /// Other attempts at it that have brought no part, but for those that were handed back.
         without_part: u32,
+        /// Which of its rows alone are to be done, when it has a part already.
+        redo: Option<Redo>,
     },
     /// Do this with a checkpoint.
     Task {
@@ -346,6 +363,15 @@ pub enum Work {
     Wait,
     /// The run is over.
     Finished(Finished),
+}
+
+/// Rows of a part that are done again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redo {
+    /// The part, whose other rows stay as they are.
+    pub part: PartSummary,
+    /// Its rows in quarantine for one of these are meant: `STAGE/REASON` or `REASON`.
+    pub reasons: BTreeSet<String>,
 }
 
 /// How the run ended.
@@ -435,10 +461,26 @@ pub enum Refusal {
     /// There is no such worker (any more).
     #[error("there is no worker {0} here; `quern status` lists them")]
     NoSuchWorker(WorkerId),
+    /// No row is in quarantine for these reasons.
+    #[error("no row is in quarantine for {asked}; what there is: {there}")]
+    NothingToRetry {
+        /// What was asked for.
+        asked: String,
+        /// What there is.
+        there: String,
+    },
+    /// The run is not where it can be taken up.
+    #[error("the run can't be {what} now: {why}")]
+    NotNow {
+        /// `retried`, `extended`.
+        what: &'static str,
+        /// Why not, and what to do.
+        why: &'static str,
+    },
     /// The run has ended.
     #[error("the run can't be {what}: {explanation}")]
     Over {
-        /// `paused`, `resumed`, `cancelled`.
+        /// `paused`, `resumed`, `cancelled`, `retried`, `extended`.
         what: &'static str,
         /// How it ended.
         explanation: String,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Answer, Decision, Refusal, Work};
+use crate::event::{Answer, Decision, Redo, Refusal, Work};
 use crate::ids::{ShardId, ShardToken, WorkerId};
 use crate::machine::Machine;
 use crate::members::{Member, Warmth};
@@ -157,8 +157,8 @@ impl Machine {
     ) -> Result<Decision, Refusal> {
         self.shards.live(shard, token, worker)?;
         if permanent {
+            let given_up = self.shards.all[shard].given_up(reason.to_owned());
             let (shard, reason) = (shard.clone(), reason.to_owned());
-            let given_up = Record::ShardQuarantined { shard: shard.clone(), reason: reason.clone() };
             let failed = Record::AttemptFailed { shard, epoch: token.epoch, reason, permanent };
             return Ok(Decision::noted(vec![failed, given_up]));
         }
@@ -179,5 +179,6 @@ impl Machine {
 /// The shard at this attempt. One that is still live beside it may have died with its worker already.
 fn work_at(shard: &Shard, token: ShardToken) -> Work {
     let others = shard.attempts().iter().filter(|attempt| attempt.token != token).count() as u32;
-    Work::Shard { plan: shard.plan.clone(), token, without_part: shard.failures + others }
+    let redo = shard.before.as_ref().map(|before| Redo { part: before.part.clone(), reasons: before.reasons.clone() });
+    Work::Shard { plan: shard.plan.clone(), token, without_part: shard.failures + others, redo }
 }

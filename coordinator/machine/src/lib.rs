@@ -30,6 +30,7 @@
 
 mod absorb;
 mod acceptances;
+mod again;
 mod capability;
 mod config;
 mod control;
@@ -58,7 +59,7 @@ mod training;
 pub use acceptances::Acceptance;
 pub use config::{Config, MemoryNeeds, StageConfig};
 pub use event::{
-    Answer, Call, Caller, Control, Decision, Event, Finished, Refusal, Registration, Seat, ShardProgress,
+    Answer, Call, Caller, Control, Decision, Event, Finished, Redo, Refusal, Registration, Seat, ShardProgress,
     UnreadableFile, Work,
 };
 pub use ids::{Epoch, Generation, Incarnation, Place, Rank, SecretDigest, ShardId, ShardToken, WorkerId, WorldToken};

@@ -21,7 +21,7 @@ use crate::training::{Loss, Training};
 
 /// How the state is laid out and what it means. To be raised whenever either changes: a snapshot of another state is not
 /// used, the records are replayed instead.
-pub const STATE: u32 = 1;
+pub const STATE: u32 = 2;
 
 /// The state of one run. It is the records absorbed so far: what they come to may be kept and taken up again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,6 +110,7 @@ impl Machine {
             Event::Start { now_ms, resume, incarnation, behind } => self.start(*now_ms, *resume, *incarnation, *behind),
             Event::Tick { now_ms } => self.tick(*now_ms),
             Event::Planned { shards, unreadable } => self.planned(shards, unreadable),
+            Event::Extended { shards, unreadable } => self.extended(shards, unreadable),
             Event::CaptionsFound { rows } => self.captions_found(*rows),
             // What comes of a chore that is no longer due is old news.
             Event::ChoreFailed { .. } | Event::ChoreDelayed { .. } if self.chore().is_none() => {

@@ -48,6 +48,12 @@ pub enum Mutation {
     AcceptASecondResult,
     /// Who is gone keeps its task.
     KeepTasksOfTheGone,
+    /// A shard whose rows are retried doesn't get its part back when nothing comes of that.
+    ForgetTheRetriedPart,
+    /// Captions are added to that are trained on.
+    AddWhileTraining,
+    /// A journal that is behind keeps a part that was replaced since.
+    KeepTheReplacedPart,
     /// The journal is not synced.
     JournalWithoutSync,
     /// A commit of the journal that failed counts as done.
@@ -68,7 +74,7 @@ mod active {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Mutation; 25] = [
+        pub const ALL: [Mutation; 28] = [
             Mutation::SkipEpochCheck,
             Mutation::SkipIncarnationCheck,
             Mutation::AnswerBeforeAppend,
@@ -91,6 +97,9 @@ mod active {
             Mutation::SkipTaskTokens,
             Mutation::AcceptASecondResult,
             Mutation::KeepTasksOfTheGone,
+            Mutation::ForgetTheRetriedPart,
+            Mutation::AddWhileTraining,
+            Mutation::KeepTheReplacedPart,
             Mutation::JournalWithoutSync,
             Mutation::BelieveFailedCommits,
             Mutation::SnapshotAhead,

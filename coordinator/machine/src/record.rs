@@ -45,6 +45,33 @@ pub enum Record {
         /// All of them.
         shards: Vec<ShardPlan>,
     },
+    /// Files that came later were cut into shards, or such as couldn't be read before; a run that was done goes on with
+    /// them.
+    ShardsAdded {
+        /// All of them.
+        shards: Vec<ShardPlan>,
+    },
+    /// Rows that failed for these reasons are to be tried again; a run that was done goes on with them.
+    ShardsRetried {
+        /// `STAGE/REASON` or `REASON`.
+        reasons: BTreeSet<String>,
+        /// The shards that have such rows, or were given up.
+        shards: Vec<ShardId>,
+    },
+    /// Nothing came of retrying a shard's rows: its part is what it was.
+    ShardRestored {
+        /// The shard.
+        shard: ShardId,
+        /// Why.
+        reason: String,
+    },
+    /// Another journal of this run has accepted a later part of a shard.
+    ShardReplaced {
+        /// The shard.
+        shard: ShardId,
+        /// What it became.
+        part: PartSummary,
+    },
     /// An earlier run's captions are trained on: there are no shards.
     CaptionsTaken {
         /// Rows with a caption.

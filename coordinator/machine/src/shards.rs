@@ -1,4 +1,5 @@
-//! Shards: `Pending → Leased{attempts} → Done{part} | Quarantined{reason}`.
+//! Shards: `Pending → Leased{attempts} → Done{part} | Quarantined{reason}`, and once more from there when an operator has
+//! rows retried.
 
 mod absorb;
 
@@ -69,9 +70,34 @@ pub(crate) struct Shard {
     pub failures: u32,
     /// Who made the last one of these.
     pub failed_at: Option<Place>,
+    /// Its part while some of its rows are done again.
+    pub before: Option<Box<Before>>,
+}
+
+/// What a shard was before some of its rows were retried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Before {
+    pub token: ShardToken,
+    pub part: PartSummary,
+    /// What the rows failed for.
+    pub reasons: BTreeSet<String>,
 }
 
 impl Shard {
+    /// A shard that nobody has worked on.
+    pub fn new(plan: ShardPlan) -> Self {
+        Shard { plan, state: ShardState::Pending, failures: 0, failed_at: None, before: None }
+    }
+
+    /// What becomes of it when nothing comes of it any more.
+    pub fn given_up(&self, reason: String) -> Record {
+        let shard = self.plan.shard.clone();
+        match self.before {
+            Some(_) => Record::ShardRestored { shard, reason },
+            None => Record::ShardQuarantined { shard, reason },
+        }
+    }
+
     /// Live attempts.
     pub fn attempts(&self) -> &[Attempt] {
         match &self.state {
@@ -222,7 +248,7 @@ impl Shards {
                 _ => "its worker was lost".into(),
             };
             let reason = format!("{failures} attempts failed, the last one: {last}");
-            records.push(Record::ShardQuarantined { shard: id.clone(), reason });
+            records.push(shard.given_up(reason));
         }
         records
     }

@@ -23,8 +23,9 @@ fn parts_that_are_taken_over_can_be_looked_through_one_by_one() {
     carry_out(&mut machine, &Event::Start { now_ms: 0, resume: true, incarnation: Incarnation(5), behind: true });
     let shards = ["a", "b", "c"].map(plan).to_vec();
     carry_out(&mut machine, &Event::Planned { shards, unreadable: Vec::new() });
-    let acceptances =
-        ["b", "c"].map(|name| Acceptance::Part { shard: ShardId(name.into()), part: part(name) }).to_vec();
+    let acceptances = ["b", "c"]
+        .map(|name| Acceptance::Part { shard: ShardId(name.into()), file: "f".into(), part: part(name) })
+        .to_vec();
     carry_out(&mut machine, &Event::AcceptancesRead { acceptances });
 
     let mut seen = Vec::new();

@@ -28,6 +28,8 @@ const SUMMARY: usize = 64 << 10;
 const STEPS: usize = 10_000;
 /// Bytes of a recipe.
 const RECIPE: usize = 1 << 20;
+/// Reasons to retry rows for.
+const RETRIED: usize = 64;
 /// Characters of a path in the output.
 const PATH: usize = 1_024;
 
@@ -273,7 +275,11 @@ impl Valid for ControlRequest {
                 reason("drain.reason", &drain.reason)
             }
             Some(control_request::Command::Allow(allow)) => name("allow.name", &allow.name),
-            Some(control_request::Command::Resume(_)) | None => Ok(()),
+            Some(control_request::Command::Retry(retry)) => {
+                require(retry.reasons.len() <= RETRIED, "retry.reasons", "has more than 64 entries")?;
+                retry.reasons.iter().try_for_each(|reason| name("retry.reasons", reason))
+            }
+            Some(control_request::Command::Resume(_) | control_request::Command::Extend(_)) | None => Ok(()),
         }
     }
 }

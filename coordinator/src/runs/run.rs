@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::log::Log;
+use crate::VERSION;
 use crate::beside::Beside;
 use crate::chores::Chores;
 use crate::clock::Clock;
@@ -20,6 +21,7 @@ use crate::errors::CallError;
 use crate::journal::{JournalError, RunIdentity, SqliteJournal};
 use crate::ledger::{self, Ledger, Opened, Opening};
 use crate::metrics::{Measured, RunMetrics};
+use crate::planning::{self, PlanningError, spec_of};
 use crate::serve::is_over;
 use crate::status::Describe;
 use crate::web::History;
@@ -175,10 +177,47 @@ impl Run {
     /// # Errors
     /// When the machine refuses, or nothing can be journalled.
     pub async fn control(&self, control: Control) -> Result<(), CallError> {
+        if matches!(control, Control::Retry { .. }) {
+            self.is_of_this_version().await?;
+        }
         let asked = control.to_string();
         self.note("info", format!("an operator asks: {asked}"));
         let told = self.tell(Event::Control(control)).await;
         told.map(drop).inspect_err(|error| self.note("warn", format!("refused to {asked}: {error}")))
+    }
+
+    /// Looks for files of the data sets that nobody has milled; if there are any, the run goes on with them.
+    ///
+    /// # Errors
+    /// When they can't be read, or the run can't be taken up.
+    pub async fn extend(&self) -> Result<(), CallError> {
+        self.is_of_this_version().await?;
+        let known = self.look(|machine| machine.standings().map(|(plan, _)| spec_of(plan)).collect::<Vec<_>>()).await?;
+        let found = planning::extend(&self.recipe, &known).await;
+        let found = found.map_err(|error| CallError::Unplanned(error.to_string()))?;
+        let Event::Extended { shards, unreadable } = &found else { return Ok(()) };
+        let (shards, unreadable) = (shards.len(), unreadable.len());
+        self.tell(found).await?;
+        if shards > 0 {
+            self.note(
+                "info",
+                format!("{shards} more shards of new files are planned; {unreadable} files can't be read"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Parts of two versions don't go together in an output: its manifest names one.
+    async fn is_of_this_version(&self) -> Result<(), CallError> {
+        let unread = |error: PlanningError| CallError::Unplanned(error.to_string());
+        let Some(manifest) = planning::manifest(&self.recipe).await.map_err(unread)? else { return Ok(()) };
+        match manifest.versions.get("quern") {
+            Some(wrote) if wrote != VERSION => {
+                let (output, wrote) = (self.output.clone(), wrote.clone());
+                Err(CallError::OtherWriter { output, wrote, coordinator: VERSION })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The time on the run's clock.

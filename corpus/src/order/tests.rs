@@ -112,3 +112,25 @@ fn rows_of_a_window_are_mixed() {
 fn no_rows_have_no_batches() {
     SampleOrder::new(vec![0, 0], 1).batch(0, 1);
 }
+
+#[test]
+fn weights_decide_how_often_rows_come_and_all_come_alike() {
+    let shards = [(10, 0.25), (7, 2.0), (0, 3.0), (5, 1.0), (9, 0.25), (3, 1.5)];
+    let order = SampleOrder::weighted(shards, 9);
+    // 2.5, 14, 0, 5, 2.25, 4.5
+    assert_eq!(order.rows_per_epoch(), 28);
+    let epochs = 40;
+    let mut seen: std::collections::BTreeMap<(usize, u64), Vec<u64>> = std::collections::BTreeMap::new();
+    for sample in (0..epochs).flat_map(|step| order.batch(step, 28)) {
+        seen.entry((sample.shard, sample.ordinal)).or_default().push(sample.epoch);
+    }
+    for ((shard, ordinal), mut times) in seen {
+        let (rows, weight) = shards[shard];
+        let expected = weight * epochs as f64;
+        let off = (times.len() as f64 - expected).abs();
+        assert!(off <= 1.0 + epochs as f64 / rows as f64, "row {ordinal} of shard {shard}: {times:?}");
+        times.sort_unstable();
+        assert!(times.iter().copied().eq(0..times.len() as u64), "each time is another: {times:?}");
+    }
+    assert_eq!(SampleOrder::weighted([(10, 1.0), (3, 1.0)], 4), SampleOrder::new(vec![10, 3], 4));
+}

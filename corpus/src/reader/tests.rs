@@ -36,7 +36,7 @@ fn hugging_face(images: &[(Option<&[u8]>, Option<&str>)]) -> ArrayRef {
 fn dataset(root: &Path, images: Images, image: &str) -> Dataset {
     let columns = Columns { image: image.into(), caption: "TEXT".into(), key: "SAMPLE_ID".into() };
     let path = root.join("rows").to_str().unwrap().into();
-    Dataset { name: "web".into(), path, format: None, images, columns, max_rows: None, capfilt: true }
+    Dataset { name: "web".into(), path, format: None, images, columns, max_rows: None, weight: None, capfilt: true }
 }
 
 /// Writes the images' column with captions beside it, and reads it back: each row's image, or the reason and detail.

@@ -73,7 +73,7 @@ fn samples(rows: usize) -> Bytes {
 
 fn dataset(columns: Columns) -> Dataset {
     let (name, path) = ("web".into(), "unused".into());
-    Dataset { name, path, format: None, images: Images::Bytes, columns, max_rows: None, capfilt: true }
+    Dataset { name, path, format: None, images: Images::Bytes, columns, max_rows: None, weight: None, capfilt: true }
 }
 
 async fn folder(files: &[(&str, Bytes)]) -> Folder {

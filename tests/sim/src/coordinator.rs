@@ -2,7 +2,7 @@
 
 use quern_coordinator::JournalError;
 use quern_coordinator::simulation::{CallError, Job, Keeper, Taken, knows_less};
-use quern_machine::{Answer, Control, Event, Incarnation, Machine, ShardId, ShardPlan, UnreadableFile};
+use quern_machine::{Acceptance, Answer, Control, Event, Incarnation, Machine, ShardId, ShardPlan, UnreadableFile};
 use quern_sim_checker::{Told, Verdict};
 
 use crate::cluster::{Ask, Cluster, Request, What};
@@ -242,7 +242,14 @@ impl Cluster {
             Job::Plan => plan(),
             // Where two speak of the same shard, the later one holds.
             Job::ReadAcceptances => {
-                let acceptances = self.output.acceptances.iter().rev().cloned().collect();
+                let files = &self.output.files;
+                let is_there = |acceptance: &&Acceptance| match acceptance {
+                    Acceptance::Part { part, .. } => {
+                        part.data.iter().chain(&part.quarantine).all(|name| files.contains_key(name))
+                    }
+                    Acceptance::Checkpoint { .. } => true,
+                };
+                let acceptances = self.output.acceptances.iter().rev().filter(is_there).cloned().collect();
                 Event::AcceptancesRead { acceptances }
             }
             Job::KeepAcceptances { first, acceptances } => {
@@ -252,6 +259,7 @@ impl Cluster {
                 Event::AcceptancesKept { count }
             }
             Job::WriteManifest { shards, tasks } => {
+                self.output.sweep(&shards);
                 (self.output.manifest, self.output.tasks) = (Some(shards), tasks);
                 Event::ManifestWritten
             }
@@ -283,16 +291,28 @@ impl Cluster {
 
 /// The corpus: 25 files of 8 shards, and one that can't be read.
 fn plan() -> Event {
-    let plan = |file: u64, row_start: u64, rows: u64| ShardPlan {
+    let shards = (0..25).flat_map(shards_of).collect();
+    let unreadable = vec![UnreadableFile { shard: shard(99, 0, 0), reason: "its footer can't be read".into() }];
+    Event::Planned { shards, unreadable }
+}
+
+/// What has come to the corpus: a new file, and the one that couldn't be read has been mended.
+pub(crate) fn more(file: u64) -> Event {
+    Event::Extended { shards: [file, 99].into_iter().flat_map(shards_of).collect(), unreadable: Vec::new() }
+}
+
+fn shards_of(file: u64) -> impl Iterator<Item = ShardPlan> {
+    (0..8).map(move |k| shard(file, k * SHARD_ROWS, SHARD_ROWS))
+}
+
+fn shard(file: u64, row_start: u64, rows: u64) -> ShardPlan {
+    ShardPlan {
         shard: ShardId(format!("toy-{file:04}-{row_start:04}")),
         dataset: "toy".into(),
         file: format!("{file}.parquet"),
         row_start,
         rows,
-    };
-    let shards = (0..25).flat_map(|file| (0..8).map(move |k| plan(file, k * SHARD_ROWS, SHARD_ROWS))).collect();
-    let unreadable = vec![UnreadableFile { shard: plan(99, 0, 0), reason: "its footer can't be read".into() }];
-    Event::Planned { shards, unreadable }
+    }
 }
 
 /// Why a journal can't be used, in a word: its path, which every text names, is another one in every run.

@@ -3,6 +3,7 @@
 use quern_machine::Control;
 
 use crate::cluster::{Cluster, LEASE_MS, What};
+use crate::coordinator::more;
 use crate::disk::AppendFault;
 
 impl Cluster {
@@ -23,7 +24,7 @@ impl Cluster {
         let worker = self.dice.between(0, self.workers.len() as u64 - 1) as usize;
         let term_ms = self.dice.between(LEASE_MS / 4, LEASE_MS * 3);
         let until_ms = self.now_ms + term_ms;
-        match self.dice.between(0, 22) {
+        match self.dice.between(0, 25) {
             0..3 => {
                 self.fault("worker paused");
                 self.workers[worker].pause(until_ms);
@@ -85,6 +86,16 @@ impl Cluster {
                 self.after(term_ms, What::DiskHeals);
                 let in_ms = self.dice.between(20, 2 * term_ms);
                 self.after(in_ms, What::PowerCut);
+            }
+            23 => {
+                self.fault("rows retried");
+                let reasons = ["image_missing", "shard/given_up"].map(String::from).into();
+                self.operate(Control::Retry { reasons });
+            }
+            24 => {
+                self.fault("files added");
+                let (life, file) = (self.coordinator.life, self.dice.between(25, 28));
+                self.after(0, What::Job { life, event: more(file) });
             }
             _ => {
                 self.fault("clock jumped");

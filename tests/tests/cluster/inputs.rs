@@ -16,14 +16,14 @@ use tempfile::TempDir;
 use crate::harness::{Run, column, corpus, read};
 
 /// Images of the corpus, none of them broken, by the names that they get.
-fn images() -> BTreeMap<String, Vec<u8>> {
+pub fn images() -> BTreeMap<String, Vec<u8>> {
     let rows = read(&corpus().join("00001.parquet"));
     let bytes: &BinaryArray = column(&rows, "jpg");
     (0..12).map(|row| (format!("{row:03}.jpg"), bytes.value(row).to_vec())).collect()
 }
 
 /// A table of two text columns.
-fn table(path: &Path, image: (&str, Vec<String>), caption: &str) {
+pub fn table(path: &Path, image: (&str, Vec<String>), caption: &str) {
     let captions: Vec<String> = (0..image.1.len()).map(|row| format!("caption {row}")).collect();
     let columns: [(&str, ArrayRef); 2] =
         [(image.0, Arc::new(StringArray::from(image.1))), (caption, Arc::new(StringArray::from(captions)))];

@@ -1,5 +1,6 @@
 //! Whole clusters of real processes: the same bytes whatever happens, and one clear sentence for bad input.
 
+mod again;
 mod bad_input;
 mod caption;
 mod collector;

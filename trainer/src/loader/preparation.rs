@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use quern_corpus::images::{ImageError, decode};
-use quern_corpus::order::{SampleOrder, slice};
+use quern_corpus::order::slice;
 use quern_corpus::store;
 use quern_corpus::{Keyed, Purpose, RowId};
 use quern_recipes::Recipe;
@@ -20,6 +21,8 @@ use crate::vision::ImageTransform;
 
 /// Batches that wait for training.
 const PREFETCHED: usize = 3;
+/// Batches whose rows are read and wait to be decoded.
+const DRAWN: usize = 2;
 /// Bytes of frozen features that are remembered where images are never augmented.
 const REMEMBERED_BYTES: usize = 1 << 30;
 
@@ -82,11 +85,28 @@ impl<C: Captions> Preparation<C> {
         steps: Range<u64>,
         sender: &SyncSender<Result<Prepared<C::Encoded>, TrainError>>,
     ) -> Result<(), TrainError> {
+        thread::scope(|scope| {
+            let (drawing, drawn) = sync_channel(DRAWN);
+            let reader = scope.spawn(move || self.draw_all(steps, &drawing));
+            let mut memory = Memory::new(&self.images);
+            for (step, drawn) in &drawn {
+                let prepared = self.prepare(step, drawn, &mut memory)?;
+                if sender.send(Ok(prepared)).is_err() {
+                    break; // training has ended
+                }
+            }
+            // Else the reader would wait for ever for someone to take what it has drawn.
+            drop(drawn);
+            reader.join().expect("readers don't panic")
+        })
+    }
+
+    /// Draws the rows of every step and reads their shards, while those before are decoded.
+    fn draw_all(&self, steps: Range<u64>, drawing: &SyncSender<(u64, Vec<Drawn>)>) -> Result<(), TrainError> {
         let runtime = runtime()?;
         let recipe = &self.recipe;
         let mut samples = runtime.block_on(Samples::open(recipe, store::open(recipe.captioned())?))?;
-        let order = SampleOrder::new(samples.shard_sizes(), recipe.seed);
-        let mut memory = Memory::new(&self.images);
+        let order = samples.order(recipe.seed);
         for step in steps {
             let global = order.batch(step, self.batch);
             let mut drawn = Vec::new();
@@ -94,9 +114,8 @@ impl<C: Captions> Preparation<C> {
                 let rows = runtime.block_on(samples.shard(sample.shard))?;
                 drawn.push(Drawn { rows, ordinal: sample.ordinal as usize, epoch: sample.epoch });
             }
-            let prepared = self.prepare(step, drawn, &mut memory)?;
-            if sender.send(Ok(prepared)).is_err() {
-                return Ok(());
+            if drawing.send((step, drawn)).is_err() {
+                break;
             }
         }
         Ok(())
@@ -140,27 +159,28 @@ impl<C: Captions> Preparation<C> {
     /// Decoded and transformed images, `[_, 3, H, W]`, if there are any.
     fn pixels(&self, drawn: &[&Drawn]) -> Result<Option<Tensor>, Broken> {
         let (images, limits, seed) = (&self.images, &self.recipe.limits, self.recipe.seed);
-        let per_thread = drawn.len().div_ceil(self.decoders).max(1);
-        let decode_piece = |rows: &[&Drawn], out: &mut [f32]| -> Broken {
-            let decode_row = |(row, out): (&&Drawn, &mut [f32])| {
-                let SampleRow { id, image, .. } = row.row();
-                match decode(image, limits) {
-                    Ok(decoded) => {
-                        images.train(&decoded, &row.keyed(seed, Purpose::Augment), out);
-                        None
-                    }
-                    Err(error) => Some((id.clone(), error)),
+        let decode_row = |row: &Drawn, out: &mut [f32]| {
+            let SampleRow { id, image, .. } = row.row();
+            match decode(image, limits) {
+                Ok(decoded) => {
+                    images.train(&decoded, &row.keyed(seed, Purpose::Augment), out);
+                    None
                 }
-            };
-            rows.iter().zip(out.chunks_mut(images.numbers())).filter_map(decode_row).collect()
+                Err(error) => Some((id.clone(), error)),
+            }
         };
         if drawn.is_empty() {
             return Ok(None);
         }
         let (pixels, broken): (Tensor, Broken) = images.filled(drawn.len(), |out| {
+            // One at a time, to whoever is free: images differ in size.
+            let left = Mutex::new(drawn.iter().zip(out.chunks_mut(images.numbers())));
+            let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let decode_some =
+                || -> Broken { std::iter::from_fn(next).filter_map(|(row, out)| decode_row(row, out)).collect() };
             thread::scope(|scope| {
-                let pieces = drawn.chunks(per_thread).zip(out.chunks_mut(per_thread * images.numbers()));
-                let decoders: Vec<_> = pieces.map(|(rows, out)| scope.spawn(move || decode_piece(rows, out))).collect();
+                let threads = self.decoders.clamp(1, drawn.len());
+                let decoders: Vec<_> = (0..threads).map(|_| scope.spawn(decode_some)).collect();
                 decoders.into_iter().flat_map(|decoder| decoder.join().expect("decoders don't panic")).collect()
             })
         });

@@ -175,7 +175,7 @@ fn the_prompt_is_no_part_of_the_caption() {
 
 #[test]
 fn images_are_carried_along_when_the_recipe_says_so() {
-    let config = CapFilt { embed_images: true, ..config() };
+    let config = CapFilt { embed_images: EmbedImages::Whole(true), ..config() };
     let mut rows = rows();
     rows[1].image = Some(jpeg(1).slice(..300));
     let found = run(&engine(&config), rows);

@@ -8,6 +8,7 @@ use quern_recipes::{Images, Recipe};
 use serde_json::json;
 
 use crate::commands::run::{Local, carry_out};
+use crate::launch::Again;
 use crate::outcome::{Done, Failure, chain};
 
 /// Caption, rank and filter one folder of parquet files or WebDataset tars: the same as a recipe with this one data set.
@@ -72,7 +73,7 @@ pub async fn run(arguments: Arguments) -> Result<Done, Failure> {
     let recipe = recipe(&arguments, &input, found)?;
     match &arguments.write_recipe {
         Some(path) => write(path, &recipe),
-        None => carry_out(recipe, arguments.local).await,
+        None => carry_out(recipe, arguments.local, Again::Rest).await,
     }
 }
 
@@ -91,7 +92,7 @@ fn described(Discovered { columns, images }: &Discovered) -> String {
 }
 
 /// A path made absolute; URLs are taken as they are.
-fn absolute(path: &str) -> Result<String, Failure> {
+pub(super) fn absolute(path: &str) -> Result<String, Failure> {
     if path.contains("://") {
         return Ok(path.into());
     }

@@ -1,11 +1,11 @@
 //! `quern capfilt verify`: whether an output keeps its promises.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use quern_capfilt::{Manifest, Totals, Violation, visible};
 use quern_corpus::ShardSpec;
-use quern_corpus::plan::plan_dataset;
-use quern_corpus::store::{self, Folder};
+use quern_corpus::plan::{Milled, plan_again};
+use quern_corpus::store;
 use quern_recipes::{Dataset, Recipe};
 use serde::Deserialize;
 
@@ -39,11 +39,10 @@ pub async fn verify(arguments: Arguments) -> Result<Done, Failure> {
     let output = store::open(&arguments.output).map_err(|error| Failure::bad_input(chain(&error)))?;
     let plan = match (&arguments.recipe, arguments.without_inputs) {
         (_, true) => None,
-        (Some(recipe), false) => {
-            let Recipe { datasets, shard_rows, .. } = Recipe::read(recipe)?;
-            Some(plan(Inputs { datasets, shard_rows }).await?)
+        (recipe, false) => {
+            let manifest = Manifest::read(&output).await.map_err(|error| failed(&error))?;
+            Some(plan(inputs(recipe.as_deref(), &manifest)?, &manifest).await?)
         }
-        (None, false) => Some(plan(inputs(&output).await?).await?),
     };
     let verification = quern_capfilt::verify(&output, plan.as_deref()).await.map_err(|error| failed(&error))?;
     println!("{}: {}", arguments.output, totals(&verification.seen));
@@ -55,18 +54,23 @@ pub async fn verify(arguments: Arguments) -> Result<Done, Failure> {
     Err(Failure::failed(format!("{} is not whole: {} violations", arguments.output, verification.violations.len())))
 }
 
-/// The inputs as the manifest names them.
-async fn inputs(output: &Folder) -> Result<Inputs, Failure> {
-    let manifest = Manifest::read(output).await.map_err(|error| failed(&error))?;
-    serde_json::from_value(manifest.recipe)
+/// The inputs as the recipe in a file names them, or else the manifest's.
+fn inputs(recipe: Option<&Path>, manifest: &Manifest) -> Result<Inputs, Failure> {
+    if let Some(recipe) = recipe {
+        let Recipe { datasets, shard_rows, .. } = Recipe::read(recipe)?;
+        return Ok(Inputs { datasets, shard_rows });
+    }
+    serde_json::from_value(manifest.recipe.clone())
         .map_err(|error| Failure::failed(format!("the manifest's recipe does not name the inputs: {error}")))
 }
 
-/// The shards that the inputs have now; an unreadable file is one of no rows.
-async fn plan(inputs: Inputs) -> Result<Vec<ShardSpec>, Failure> {
+/// The shards that the inputs have now, with the manifest's numbers for its files; an unreadable file is one of no rows.
+async fn plan(inputs: Inputs, manifest: &Manifest) -> Result<Vec<ShardSpec>, Failure> {
+    let known = manifest.shards();
     let mut shards = Vec::new();
     for dataset in &inputs.datasets {
-        let plan = plan_dataset(dataset, inputs.shard_rows).await.map_err(|error| {
+        let milled = Milled::of(&dataset.name, &known);
+        let plan = plan_again(dataset, inputs.shard_rows, &milled).await.map_err(|error| {
             Failure::failed(format!(
                 "{}; name a recipe with the inputs' present place (--recipe), or do without them (--without-inputs)",
                 chain(&error)

@@ -1,13 +1,15 @@
 //! Facts about shards. Each keeps the indices and sums in step.
 
-use super::{Attempt, Shard, ShardPlan, ShardState, Shards};
+use std::collections::BTreeSet;
+
+use super::{Attempt, Before, Shard, ShardPlan, ShardState, Shards};
+use crate::again::GIVEN_UP;
 use crate::ids::{Epoch, Incarnation, Place, ShardId, ShardToken, WorkerId};
+use crate::mutation::{Mutation, planted};
 use crate::part::PartSummary;
 
 /// Reasons that are counted one by one; the rest is [`OTHER`].
 const REASONS: usize = 256;
-/// The rows of shards that were given up.
-const GIVEN_UP: &str = "shard/given_up";
 const OTHER: &str = "shard/other";
 
 impl Shards {
@@ -16,8 +18,62 @@ impl Shards {
             self.totals.shards += 1;
             self.totals.rows += plan.rows;
             self.pending.insert((0, plan.shard.clone()));
-            let shard = Shard { plan: plan.clone(), state: ShardState::Pending, failures: 0, failed_at: None };
-            self.all.insert(plan.shard.clone(), shard);
+            self.all.insert(plan.shard.clone(), Shard::new(plan.clone()));
+        }
+    }
+
+    /// More shards. One that stood for a file which couldn't be read makes room for it.
+    pub fn absorb_added(&mut self, plans: &[ShardPlan]) {
+        for plan in plans {
+            if self.all.contains_key(&plan.shard) {
+                self.unsettle(&plan.shard);
+                self.pending.remove(&(0, plan.shard.clone()));
+                self.totals.shards -= 1;
+            }
+        }
+        self.absorb_plan(plans);
+    }
+
+    /// A settled shard is worked on again; what it became is kept aside.
+    pub fn absorb_retried(&mut self, id: &ShardId, reasons: &BTreeSet<String>) {
+        let before = self.unsettle(id).filter(|_| !planted(Mutation::ForgetTheRetriedPart));
+        let before = before.map(|(token, part)| Before { token, part, reasons: reasons.clone() });
+        self.all.get_mut(id).expect("a planned shard is retried").before = before.map(Box::new);
+    }
+
+    /// A shard is what it was before it was retried.
+    pub fn absorb_restored(&mut self, id: &ShardId) {
+        let before = self.all.get_mut(id).and_then(|shard| shard.before.take());
+        let Before { token, part, .. } = *before.expect("a shard that is restored was retried");
+        self.settle(id, ShardState::Done { token, part: part.clone() });
+        self.count_done(&part);
+    }
+
+    /// A later part of a shard that is done already.
+    pub fn absorb_replaced(&mut self, id: &ShardId, part: &PartSummary) {
+        self.unsettle(id);
+        self.absorb_recovered(id, part);
+    }
+
+    /// Makes a settled shard pending, as if nobody had worked on it. Gives the part, if it had one.
+    fn unsettle(&mut self, id: &ShardId) -> Option<(ShardToken, PartSummary)> {
+        let shard = self.all.get_mut(id).expect("a planned shard is taken up again");
+        let plan = shard.plan.clone();
+        let settled = std::mem::replace(shard, Shard::new(plan));
+        self.pending.insert((0, id.clone()));
+        match settled.state {
+            ShardState::Done { token, part } => {
+                self.uncount_done(&part);
+                Some((token, part))
+            }
+            ShardState::Quarantined { .. } => {
+                self.quarantined.remove(id);
+                self.totals.quarantined -= 1;
+                self.totals.rows_quarantined -= settled.plan.rows;
+                self.uncount_reason(GIVEN_UP, settled.plan.rows);
+                None
+            }
+            ShardState::Pending | ShardState::Leased { .. } => panic!("{id} is taken up again before it is settled"),
         }
     }
 
@@ -92,6 +148,17 @@ impl Shards {
         self.totals.rows_quarantined += part.quarantined;
     }
 
+    fn uncount_done(&mut self, part: &PartSummary) {
+        for (reason, rows) in &part.reasons {
+            self.uncount_reason(reason, *rows);
+        }
+        self.totals.done -= 1;
+        self.totals.rows_done -= part.rows;
+        self.totals.rows_kept -= part.kept;
+        self.totals.rows_passed -= part.passed;
+        self.totals.rows_quarantined -= part.quarantined;
+    }
+
     pub fn absorb_quarantine(&mut self, id: &ShardId, reason: &str) {
         self.settle(id, ShardState::Quarantined { reason: reason.into() });
         self.quarantined.insert(id.clone());
@@ -109,6 +176,16 @@ impl Shards {
         *self.reasons.entry(if is_listed { reason } else { OTHER }.into()).or_default() += rows;
     }
 
+    fn uncount_reason(&mut self, reason: &str, rows: u64) {
+        let name = if self.reasons.contains_key(reason) { reason } else { OTHER };
+        if let Some(counted) = self.reasons.get_mut(name) {
+            *counted = counted.saturating_sub(rows);
+            if *counted == 0 {
+                self.reasons.remove(name);
+            }
+        }
+    }
+
     fn settle(&mut self, id: &ShardId, state: ShardState) {
         let shard = self.all.get_mut(id).expect("a planned shard is settled");
         self.rows_in_flight -= shard.rows_in_flight();
@@ -118,6 +195,7 @@ impl Shards {
         self.pending.remove(&(shard.failures, id.clone()));
         self.leased.remove(id);
         shard.state = state;
+        shard.before = None;
     }
 
     /// Gives every attempt of `worker` a term until `until_ms`.

@@ -33,6 +33,7 @@ fn dataset(columns: Columns) -> Dataset {
         images: Images::Bytes,
         columns,
         max_rows: None,
+        weight: None,
         capfilt: true,
     }
 }

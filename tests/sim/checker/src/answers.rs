@@ -117,7 +117,7 @@ impl Checker {
                 ensure(generation >= last, || format!("generation {generation} comes after {last}"))
             }
             (Call::Lease, Answer::Work(work)) => self.work(worker, work),
-            (Call::Commit { shard, token, part }, Answer::Accepted) => match self.ledger.settled.get(shard) {
+            (Call::Commit { shard, token, part }, Answer::Accepted) => match self.part_of(shard) {
                 Some(Settled::Done(epoch, accepted)) => {
                     let grant = self.ledger.grant(*epoch).expect("it was checked when it was committed");
                     // Whoever asks, under whichever name it has by now, the answer must be true.
@@ -127,7 +127,7 @@ impl Checker {
                 _ => Err(format!("accepted, but {shard} is not done in the journal")),
             },
             (Call::Commit { shard, .. }, Answer::Superseded { .. }) => {
-                let done = matches!(self.ledger.settled.get(shard), Some(Settled::Done(..) | Settled::Read(_)));
+                let done = matches!(self.part_of(shard), Some(Settled::Done(..) | Settled::Read(_)));
                 ensure(done, || format!("superseded, but {shard} is not done"))
             }
             (Call::Fail { shard, token, .. }, Answer::Noted) => {
@@ -196,6 +196,11 @@ impl Checker {
             Work::Finished(_) => ensure(self.ledger.failed, || "failed, but not in the journal".into()),
             Work::World(_) | Work::Wait => Ok(()),
         }
+    }
+
+    /// What a shard became. One that was retried in this turn may be what it was before.
+    fn part_of(&self, shard: &ShardId) -> Option<&Settled> {
+        self.ledger.settled.get(shard).or_else(|| self.ledger.retried.get(shard))
     }
 
     fn was_granted(&self, worker: WorkerId, shard: &ShardId, token: ShardToken) -> Verdict {

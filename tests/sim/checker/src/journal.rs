@@ -63,6 +63,8 @@ pub struct Ledger {
     grants: BTreeMap<Epoch, Grant>,
     pub(crate) live: BTreeSet<Epoch>,
     pub(crate) settled: BTreeMap<ShardId, Settled>,
+    /// What shards were before they were retried, as long as nothing has come of that.
+    pub(crate) retried: BTreeMap<ShardId, Settled>,
     pub(crate) world: Option<World>,
     /// All worlds that ever ran.
     pub(crate) worlds: BTreeMap<Generation, World>,
@@ -127,6 +129,37 @@ impl Ledger {
                 ensure(self.plans.is_empty(), || "the corpus is planned twice".into())?;
                 self.plans = shards.iter().map(|plan| (plan.shard.clone(), plan.clone())).collect();
             }
+            Record::ShardsAdded { shards } => {
+                self.take_up()?;
+                for plan in shards {
+                    let known = self.plans.insert(plan.shard.clone(), plan.clone());
+                    let had_no_rows = known.is_none_or(|known| known.rows == 0);
+                    ensure(had_no_rows, || format!("{} is planned twice", plan.shard))?;
+                    self.settled.remove(&plan.shard);
+                }
+                self.mark("shards added");
+            }
+            Record::ShardsRetried { shards, .. } => {
+                self.take_up()?;
+                for shard in shards {
+                    let before =
+                        self.settled.remove(shard).ok_or_else(|| format!("{shard} is retried and isn't settled"))?;
+                    self.retried.insert(shard.clone(), before);
+                }
+                self.mark("shards retried");
+            }
+            Record::ShardRestored { shard, .. } => {
+                let before = self.retried.remove(shard).filter(|before| !matches!(before, Settled::Quarantined));
+                let before = before.ok_or_else(|| format!("{shard} is restored, and had no part"))?;
+                self.settle(shard, before)?;
+                self.mark("shard restored");
+            }
+            Record::ShardReplaced { shard, part } => {
+                let known = self.settled.insert(shard.clone(), Settled::Read(part.clone()));
+                let had_a_part = known.is_some_and(|known| !matches!(known, Settled::Quarantined));
+                ensure(had_a_part, || format!("{shard} is replaced, and had no part"))?;
+                self.mark("part replaced");
+            }
             Record::WorkerRegistered { worker, address, host, device, name, memory_bytes, .. } => {
                 let place = Place::of(host, device, name);
                 self.denials.may_come(&place)?;
@@ -183,7 +216,11 @@ impl Ledger {
                 self.settle(shard, Settled::Done(*epoch, part.clone()))?;
                 self.accepted += 1;
             }
-            Record::ShardQuarantined { shard, .. } => self.settle(shard, Settled::Quarantined)?,
+            Record::ShardQuarantined { shard, .. } => {
+                let had_a_part = self.retried.get(shard).is_some_and(|before| !matches!(before, Settled::Quarantined));
+                ensure(!had_a_part, || format!("{shard} had a part and is given up"))?;
+                self.settle(shard, Settled::Quarantined)?;
+            }
             Record::ManifestWritten => {
                 let all = self.settled.len() == self.plans.len();
                 let is_news = !self.manifest || self.tasks.unnamed();
@@ -365,6 +402,7 @@ impl Ledger {
         ensure(self.plans.contains_key(shard), || format!("{shard} is no shard"))?;
         let before = self.settled.insert(shard.clone(), how);
         ensure(before.is_none(), || format!("{shard} is settled twice"))?;
+        self.retried.remove(shard);
         let grants = &self.grants;
         self.live.retain(|epoch| grants[epoch].shard != *shard);
         Ok(())
@@ -380,10 +418,17 @@ impl Ledger {
         Ok(())
     }
 
+    /// The CapFilt pass goes on, though it may have been done.
+    fn take_up(&mut self) -> Verdict {
+        ensure(!self.is_training && self.tasks.done.is_empty(), || "captions are added to that are trained on".into())?;
+        (self.manifest, self.done) = (false, false);
+        Ok(())
+    }
+
     /// Takes over what was accepted by whom this journal doesn't know.
     fn believe(&mut self, acceptance: &Acceptance) {
         match acceptance {
-            Acceptance::Part { shard, part } if !self.settled.contains_key(shard) => {
+            Acceptance::Part { shard, part, .. } if !self.settled.contains_key(shard) => {
                 self.settled.insert(shard.clone(), Settled::Read(part.clone()));
                 let grants = &self.grants;
                 self.live.retain(|epoch| grants[epoch].shard != *shard);

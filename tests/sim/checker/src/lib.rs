@@ -274,7 +274,8 @@ impl Checker {
     fn acceptance(&self, record: &Record) -> Option<Acceptance> {
         match record {
             Record::ShardCommitted { shard, part, .. } => {
-                Some(Acceptance::Part { shard: shard.clone(), part: part.clone() })
+                let file = self.ledger.plans.get(shard)?.file.clone();
+                Some(Acceptance::Part { shard: shard.clone(), file, part: part.clone() })
             }
             Record::CheckpointAccepted { step, path, digest, .. } => {
                 let checkpoint = Checkpoint { step: *step, path: path.clone(), digest: digest.clone() };

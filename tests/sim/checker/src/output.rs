@@ -31,6 +31,22 @@ pub struct Output {
     pub tasks: Vec<SettledTask>,
 }
 
+impl Output {
+    /// Deletes the files of these shards that none of their parts is made of.
+    pub fn sweep(&mut self, shards: &[SettledShard]) {
+        let ours: HashSet<_> = shards.iter().map(|shard| &shard.plan.shard).collect();
+        let named: HashSet<_> = shards
+            .iter()
+            .filter_map(|shard| match &shard.outcome {
+                quern_machine::Settled::Done(part) => Some(part.data.iter().chain(&part.quarantine)),
+                quern_machine::Settled::Quarantined { .. } => None,
+            })
+            .flatten()
+            .collect();
+        self.files.retain(|name, file| named.contains(name) || !ours.contains(&file.shard));
+    }
+}
+
 pub(crate) fn check(ledger: &Ledger, output: &Output) -> Verdict {
     let manifest = output.manifest.as_ref().ok_or("there is no manifest")?;
     let named: Vec<_> = manifest.iter().map(|shard| &shard.plan.shard).collect();
@@ -50,7 +66,8 @@ pub(crate) fn check(ledger: &Ledger, output: &Output) -> Verdict {
                     ensure(file.shard == *shard, || format!("{name} has rows of {}", file.shard))?;
                     rows.extend(&file.rows);
                 }
-                let kept = Acceptance::Part { shard: shard.clone(), part: part.clone() };
+                let file = entry.plan.file.clone();
+                let kept = Acceptance::Part { shard: shard.clone(), file, part: part.clone() };
                 ensure(written.contains(&kept), || {
                     format!("that {shard} is accepted is not written beside the output")
                 })?;
