@@ -16,12 +16,13 @@ use crate::part::PartSummary;
 use crate::record::Record;
 use crate::run::{Chore, End, Phase, Run, Stage};
 use crate::shards::{Ending, SettledShard, ShardPlan, Shards, Standing};
+use crate::slowest::ShardTime;
 use crate::tasks::Tasks;
 use crate::training::{Loss, Training};
 
 /// How the state is laid out and what it means. To be raised whenever either changes: a snapshot of another state is not
 /// used, the records are replayed instead.
-pub const STATE: u32 = 1;
+pub const STATE: u32 = 2;
 
 /// The state of one run. It is the records absorbed so far: what they come to may be kept and taken up again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,6 +93,11 @@ impl Machine {
     /// All shards that are done or given up, in shard order.
     pub fn settled_shards(&self) -> Vec<SettledShard> {
         self.shards.settled_shards()
+    }
+
+    /// The accepted parts that took longest, the slowest first.
+    pub fn slowest_shards(&self) -> &[ShardTime] {
+        self.shards.slowest.all()
     }
 
     /// All shards in order, with where they stand.

@@ -251,7 +251,7 @@ impl Cluster {
                 self.output.acceptances.extend(acceptances);
                 Event::AcceptancesKept { count }
             }
-            Job::WriteManifest { shards, tasks } => {
+            Job::WriteManifest { shards, tasks, .. } => {
                 (self.output.manifest, self.output.tasks) = (Some(shards), tasks);
                 Event::ManifestWritten
             }

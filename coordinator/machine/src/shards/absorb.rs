@@ -1,8 +1,9 @@
 //! Facts about shards. Each keeps the indices and sums in step.
 
-use super::{Attempt, Shard, ShardPlan, ShardState, Shards};
+use super::{Attempt, Shard, ShardPlan, ShardState, Shards, Totals};
 use crate::ids::{Epoch, Incarnation, Place, ShardId, ShardToken, WorkerId};
 use crate::part::PartSummary;
+use crate::slowest::ShardTime;
 
 /// Reasons that are counted one by one; the rest is [`OTHER`].
 const REASONS: usize = 256;
@@ -13,11 +14,14 @@ const OTHER: &str = "shard/other";
 impl Shards {
     pub fn absorb_plan(&mut self, plans: &[ShardPlan]) {
         for plan in plans {
-            self.totals.shards += 1;
-            self.totals.rows += plan.rows;
+            self.datasets.entry(plan.dataset.clone()).or_default();
             self.pending.insert((0, plan.shard.clone()));
             let shard = Shard { plan: plan.clone(), state: ShardState::Pending, failures: 0, failed_at: None };
             self.all.insert(plan.shard.clone(), shard);
+            self.count(&plan.shard, |totals| {
+                totals.shards += 1;
+                totals.rows += plan.rows;
+            });
         }
     }
 
@@ -55,7 +59,15 @@ impl Shards {
             self.leased.remove(id);
             self.pending.insert((shard.failures, id.clone()));
         }
-        self.rows_in_flight = self.rows_in_flight - rows_before + self.all[id].rows_in_flight();
+        self.count_in_flight(id, rows_before);
+    }
+
+    /// The attempt of the worker `by` is about to be accepted.
+    pub fn absorb_time(&mut self, id: &ShardId, took_ms: Option<u64>, by: &str) {
+        let (Some(took_ms), Some(shard)) = (took_ms, self.all.get(id)) else { return };
+        let attempts = shard.failures + shard.attempts().len() as u32;
+        let (shard, rows) = (id.clone(), shard.plan.rows);
+        self.slowest.offer(ShardTime { shard, rows, took_ms, attempts, worker: by.into() });
     }
 
     pub fn absorb_commit(&mut self, id: &ShardId, epoch: Epoch, part: &PartSummary, now_ms: u64) {
@@ -65,7 +77,7 @@ impl Shards {
         self.second.won += u64::from(made.is_second);
         self.pace.add(took_ms, part.rows);
         self.settle(id, ShardState::Done { token, part: part.clone() });
-        self.count_done(part);
+        self.count_done(id, part);
     }
 
     /// A part that another journal of this run has accepted. What is settled here stays as it is.
@@ -78,27 +90,49 @@ impl Shards {
         self.last_epoch = self.last_epoch.next();
         let token = ShardToken { incarnation: Incarnation(0), epoch: self.last_epoch };
         self.settle(id, ShardState::Done { token, part: part.clone() });
-        self.count_done(part);
+        self.count_done(id, part);
     }
 
-    fn count_done(&mut self, part: &PartSummary) {
+    fn count_done(&mut self, id: &ShardId, part: &PartSummary) {
         for (reason, rows) in &part.reasons {
             self.count_reason(reason, *rows);
         }
-        self.totals.done += 1;
-        self.totals.rows_done += part.rows;
-        self.totals.rows_kept += part.kept;
-        self.totals.rows_passed += part.passed;
-        self.totals.rows_quarantined += part.quarantined;
+        self.count(id, |totals| {
+            totals.done += 1;
+            totals.rows_done += part.rows;
+            totals.rows_kept += part.kept;
+            totals.rows_passed += part.passed;
+            totals.rows_quarantined += part.quarantined;
+        });
     }
 
     pub fn absorb_quarantine(&mut self, id: &ShardId, reason: &str) {
         self.settle(id, ShardState::Quarantined { reason: reason.into() });
         self.quarantined.insert(id.clone());
-        self.totals.quarantined += 1;
         let rows = self.all[id].plan.rows;
-        self.totals.rows_quarantined += rows;
+        self.count(id, |totals| {
+            totals.quarantined += 1;
+            totals.rows_quarantined += rows;
+        });
         self.count_reason(GIVEN_UP, rows);
+    }
+
+    /// Counts in the sums over all shards and in those over the shard's data set.
+    fn count(&mut self, id: &ShardId, add: impl Fn(&mut Totals)) {
+        add(&mut self.totals);
+        if let Some(of) = self.datasets.get_mut(&self.all[id].plan.dataset) {
+            add(&mut of.totals);
+        }
+    }
+
+    /// The shard had so many rows in flight before.
+    fn count_in_flight(&mut self, id: &ShardId, rows_before: u64) {
+        let shard = &self.all[id];
+        let rows = shard.rows_in_flight();
+        self.rows_in_flight = self.rows_in_flight - rows_before + rows;
+        if let Some(of) = self.datasets.get_mut(&shard.plan.dataset) {
+            of.rows_in_flight = of.rows_in_flight - rows_before + rows;
+        }
     }
 
     fn count_reason(&mut self, reason: &str, rows: u64) {
@@ -111,13 +145,14 @@ impl Shards {
 
     fn settle(&mut self, id: &ShardId, state: ShardState) {
         let shard = self.all.get_mut(id).expect("a planned shard is settled");
-        self.rows_in_flight -= shard.rows_in_flight();
+        let rows_before = shard.rows_in_flight();
         for ended in shard.attempts() {
             self.holdings.remove(ended.token.epoch, ended.worker, ended.until_ms);
         }
         self.pending.remove(&(shard.failures, id.clone()));
         self.leased.remove(id);
         shard.state = state;
+        self.count_in_flight(id, rows_before);
     }
 
     /// Gives every attempt of `worker` a term until `until_ms`.
@@ -151,7 +186,7 @@ impl Shards {
                 attempt.rows_done = rows_done;
             }
         }
-        self.rows_in_flight = self.rows_in_flight - rows_before + shard.rows_in_flight();
+        self.count_in_flight(id, rows_before);
     }
 
     /// Forgets how far attempts are, since their workers will say it again, and how long anything took: a restart
@@ -165,6 +200,7 @@ impl Shards {
             }
         }
         self.rows_in_flight = 0;
+        self.datasets.values_mut().for_each(|of| of.rows_in_flight = 0);
         self.pace.forget();
     }
 }
