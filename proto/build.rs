@@ -4,11 +4,12 @@
 use protox::prost::Message;
 
 /// What is printed as JSON.
-const PRINTED: [&str; 11] = [
+const PRINTED: [&str; 12] = [
     "StatusReply",
     "StageStatus",
     "StepLosses",
     "WorkerStatus",
+    "DatasetStatus",
     "DeniedPlace",
     "TaskStatus",
     "ShardFailure",

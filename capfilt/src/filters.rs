@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use quern_recipes::{Dedup, Filters, Recipe};
 
 use crate::candidate::{Candidate, Source, select};
+use crate::language::foreign;
 use crate::row::{PartRow, RowOutcome, Stage};
 
 /// The shard's rows, all of them and in order, after the recipe's filters. Rows that were passed through or failed stay
@@ -100,6 +101,13 @@ fn refusal(
     if let Some(most) = filters.max_words.filter(|most| words > *most as usize) {
         return Some(("caption_length", format!("words in the best caption, {text:?}: {words}; max_words is {most}")));
     }
+    if *source == Source::Web
+        && let Some(language) = foreign(text, &filters.languages)
+    {
+        let wanted = filters.languages.join(", ");
+        let detail = format!("the best caption, {text:?}, is the web's in {language}; languages is {wanted}");
+        return Some(("caption_language", detail));
+    }
     taken
         .contains(text)
         .then(|| ("duplicate_caption", format!("an earlier row of the shard keeps the best caption, {text:?}")))
@@ -166,7 +174,7 @@ mod tests {
             // Nothing only the web had: the last is a written one, too.
             &[("a", 0.1)],
         ];
-        assert_eq!(after(filters, &rows)[..2], [kept(&["a", "w"]), kept(&["w"])]);
+        assert_eq!(after(filters.clone(), &rows)[..2], [kept(&["a", "w"]), kept(&["w"])]);
         let mut written = candidates(&[("a", 0.1), ("b", 0.05)]);
         written[1].source = Source::Synthetic;
         let only = vec![row(0, RowOutcome::Kept { candidates: written, kept: vec![0, 1] })];
@@ -181,6 +189,30 @@ mod tests {
             &[("a", 0.9), ("a b c d", 0.8)],
         ];
         assert_eq!(after(filters, &rows), [kept(&["a b", "a\nb\tc"]), lost("caption_length")]);
+    }
+
+    #[test]
+    fn the_webs_caption_in_another_language_makes_room_for_a_written_one() {
+        let filters = Filters { languages: vec!["en".into()], ..Filters::default() };
+        let (web, english) =
+            ("Zwei kleine Hunde spielen am Strand mit einem roten Ball", "two dogs on the beach with a ball");
+        let mut foreign = candidates(&[(english, 0.3), ("dogs", 0.2), (web, 0.9)]);
+        let all = RowOutcome::Kept { candidates: foreign.clone(), kept: vec![2, 0] };
+        let without = RowOutcome::Kept { candidates: foreign.clone(), kept: vec![0, 1] };
+        assert_eq!(filter(vec![row(0, all.clone())], &recipe(filters)), [row(0, without)]);
+        let strict = Filters { languages: vec!["en".into()], min_score: Some(0.5), ..Filters::default() };
+        let RowOutcome::Quarantined { reason, detail, .. } =
+            filter(vec![row(0, all)], &recipe(strict)).remove(0).outcome
+        else {
+            panic!("nothing passes")
+        };
+        assert_eq!(reason, "caption_language");
+        assert!(detail.contains("is the web's in deu; languages is en"), "{detail}");
+        // What was written is in the language of whoever wrote it.
+        foreign[2].source = Source::Synthetic;
+        let written = vec![row(0, RowOutcome::Kept { candidates: foreign, kept: vec![2, 0] })];
+        let filters = Filters { languages: vec!["en".into()], ..Filters::default() };
+        assert_eq!(filter(written.clone(), &recipe(filters)), written);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! - [`Manifest`]: which parts make up an output;
 //! - [`card`](card()): the dataset card that is written beside it;
 //! - [`TaskEntry`], [`ResultFiles`]: what was done with what was trained;
+//! - [`SlowestShards`]: which shards took longest, beside the output;
 //! - [`web_image_kind`]: which images browsers show; [`visible()`]: foreign text where people look at it;
 //! - [`verify()`]: whether every input row is in the output exactly once;
 //! - `report`: an output as a page to look at (crate feature `report`).
@@ -27,6 +28,7 @@
 mod candidate;
 mod card;
 mod filters;
+mod language;
 mod manifest;
 mod models;
 mod part;
@@ -38,6 +40,7 @@ pub mod report;
 mod row;
 mod rows;
 mod schema;
+mod slowest;
 mod tasks;
 pub mod verify;
 mod visible;
@@ -57,6 +60,7 @@ pub use read::{
 pub use redo::Redo;
 pub use row::{PartRow, RowOutcome, Stage, pass_through};
 pub use rows::{OutputRow, RowsError, visit_rows};
+pub use slowest::{BESIDE, SlowShard, SlowestShards};
 pub use tasks::{ResultFiles, TaskEntry};
 pub use verify::{Verification, VerifyError, Violation, verify};
 pub use visible::{is_invisible, visible};

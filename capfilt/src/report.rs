@@ -1,6 +1,7 @@
 //! An output as one HTML page to look at: what was kept and why, what failed, how the scores lie.
 //!
-//! The page is self-contained (thumbnails are data URIs, there is no script) and the same for the same output. It shows a
+//! The page is self-contained (thumbnails are data URIs, there is no script) and the same for the same output, but for which
+//! shards took longest: that lies beside the output, or nowhere. It shows a
 //! sample of rows: those whose keys hash lowest, which is random but does not change, and the weakest, whose best caption
 //! has the lowest score. Numbers and distributions are over all rows, in memory that does not grow with them
 //! (the manifest, which does with the number of shards, is read whole).
@@ -16,6 +17,7 @@ mod numbers;
 mod page;
 mod quarantine;
 mod readable;
+mod slowest;
 mod tally;
 mod thumbnail;
 mod words;

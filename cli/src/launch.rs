@@ -9,10 +9,11 @@ use quern_corpus::store;
 use quern_proto::StatusReply;
 use quern_proto::client::ClientOptions;
 use quern_recipes::Recipe;
+use tokio::sync::watch;
 
 use crate::commands::watch::is_over;
 use crate::outcome::{Failure, chain};
-use crate::progress::RunProgress;
+use crate::progress::{ProgressOptions, RunProgress};
 use crate::signals::Signals;
 use crate::workers::{WorkerOptions, Workers};
 
@@ -33,6 +34,8 @@ pub struct Launch {
     pub access: Access,
     /// What the workers show.
     pub client: ClientOptions,
+    /// How progress is shown.
+    pub progress: ProgressOptions,
     /// The journal's file.
     pub journal: PathBuf,
     /// Folder of the workers' logs.
@@ -82,7 +85,7 @@ pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
         logs: launch.logs,
     };
     let mut workers = Workers::start(launch.workers, &options)?;
-    let mut progress = RunProgress::new();
+    let mut progress = RunProgress::new(launch.progress);
 
     let ended = tokio::select! {
         ended = follow(&coordinator, &mut progress) => Ok(ended),
@@ -177,8 +180,18 @@ pub async fn follow(coordinator: &Coordinator, progress: &mut RunProgress) -> En
                 phases.push((last.phase.clone(), Duration::ZERO));
             }
         }
-        if is_over(&last) || statuses.changed().await.is_err() {
+        if is_over(&last) || !changed(&mut statuses, progress).await {
             return Ended { last, phases };
+        }
+    }
+}
+
+/// Waits for the next status, and keeps what is shown going meanwhile; whether there is one.
+async fn changed(statuses: &mut watch::Receiver<StatusReply>, progress: &mut RunProgress) -> bool {
+    loop {
+        tokio::select! {
+            changed = statuses.changed() => return changed.is_ok(),
+            () = progress.due() => progress.refresh(),
         }
     }
 }

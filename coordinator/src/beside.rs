@@ -4,6 +4,7 @@
 //! incarnations/00000007                     one empty object per coordinator that ever worked on the output
 //! acceptances/00000007-000000000512.jsonl   what the 7th accepted, from its journal's 512th acceptance on
 //! recipe.json                               the recipe, for `quern coordinator rebuild`
+//! slowest.json                              the shards that took longest, for `quern capfilt report`
 //! ```
 //!
 //! An incarnation is taken by creating its object, which a store lets only one do: the fencing token of all that is leased
@@ -13,12 +14,12 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use quern_capfilt::{SlowShard, SlowestShards};
 use quern_corpus::store::{self, Folder, StoreError};
-use quern_machine::{Acceptance, Incarnation};
+use quern_machine::{Acceptance, Incarnation, ShardTime};
 use quern_recipes::Recipe;
 use serde::{Deserialize, Serialize};
 
-const SUFFIX: &str = ".coordinators";
 const INCARNATIONS: &str = "incarnations";
 const ACCEPTANCES: &str = "acceptances";
 const RECIPE: &str = "recipe.json";
@@ -64,7 +65,7 @@ impl Beside {
     /// When the output is no location.
     pub fn open(recipe: &Recipe) -> Result<Self, StoreError> {
         let output = store::open(&recipe.output)?;
-        let folder = output.beside(SUFFIX);
+        let folder = output.beside(quern_capfilt::BESIDE);
         let recipe_json = (!recipe.has_secrets()).then(|| recipe.to_json());
         Ok(Beside { output, folder, recipe_hash: recipe.hash(), recipe_json })
     }
@@ -79,7 +80,7 @@ impl Beside {
     /// # Errors
     /// When there is none.
     pub async fn recipe(output: &str) -> Result<Bytes, StoreError> {
-        store::open(output)?.beside(SUFFIX).get(RECIPE).await
+        store::open(output)?.beside(quern_capfilt::BESIDE).get(RECIPE).await
     }
 
     /// Takes the next incarnation; the journal's last one is `known`, and it knows that `kept` acceptances are written.
@@ -136,6 +137,25 @@ impl Beside {
             text.push(b'\n');
         }
         self.folder.put(&format!("{ACCEPTANCES}/{:08}-{first:012}.jsonl", own.0), text.into()).await
+    }
+
+    /// Writes which shards took longest. Where nothing is known of it, as after a rebuild, what is there stays.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub async fn keep_slowest(&self, slowest: &[ShardTime]) -> Result<(), StoreError> {
+        let slow = |time: &ShardTime| SlowShard {
+            shard: time.shard.to_string(),
+            rows: time.rows,
+            took_ms: time.took_ms,
+            attempts: time.attempts,
+            worker: time.worker.clone(),
+        };
+        let shards: Vec<_> = slowest.iter().map(slow).collect();
+        match shards.is_empty() {
+            true => Ok(()),
+            false => SlowestShards { recipe_hash: self.recipe_hash.clone(), shards }.write(&self.output).await,
+        }
     }
 
     /// All acceptances of this run whose files are in the output. Where two speak of the same shard, the later one holds.

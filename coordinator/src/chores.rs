@@ -13,7 +13,7 @@ use quern_capfilt::{
     shard_of,
 };
 use quern_corpus::store;
-use quern_machine::{Acceptance, Event, Incarnation, Settled, SettledShard, SettledTask};
+use quern_machine::{Acceptance, Event, Incarnation, Settled, SettledShard, SettledTask, ShardTime};
 use quern_recipes::Recipe;
 use tokio::sync::mpsc;
 
@@ -45,7 +45,9 @@ impl Chores {
                 Job::Plan => self.deliver(self.plan().await).await,
                 Job::ReadAcceptances => self.read_acceptances().await,
                 Job::KeepAcceptances { first, acceptances } => self.keep_acceptances(first, &acceptances).await,
-                Job::WriteManifest { shards, tasks } => self.write_manifest(&shards, &tasks).await,
+                Job::WriteManifest { shards, tasks, slowest } => {
+                    self.write_manifest(&shards, &tasks, &slowest).await;
+                }
             }
         }
     }
@@ -89,8 +91,10 @@ impl Chores {
         }
     }
 
-    async fn write_manifest(&self, shards: &[SettledShard], tasks: &[SettledTask]) {
+    async fn write_manifest(&self, shards: &[SettledShard], tasks: &[SettledTask], slowest: &[ShardTime]) {
         self.await_being_current().await;
+        let unkept = |error| format!("Which shards took longest can't be written beside the output: {error}");
+        self.persist(|| self.beside.keep_slowest(slowest).map_err(unkept).boxed()).await;
         self.keep_manifest(shards, tasks).await;
         self.persist(|| self.try_sweep(shards).boxed()).await;
         self.deliver(Event::ManifestWritten).await;

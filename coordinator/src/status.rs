@@ -1,7 +1,7 @@
 //! The machine's status as the wire's.
 
 use futures::Stream;
-use quern_machine::{Losses, Machine, StageStatus, Status, StepLosses, WorkerStatus};
+use quern_machine::{DatasetTotals, Losses, Machine, StageStatus, Status, StepLosses, WorkerStatus};
 use quern_proto as wire;
 use quern_proto::StatusReply;
 use tokio::sync::watch;
@@ -77,6 +77,7 @@ impl Describe {
             speculative_won: status.second.won,
             denied: denied_to_wire(&status),
             tasks: status.tasks.iter().map(task_to_wire).collect(),
+            datasets: std::mem::take(&mut status.datasets).into_iter().map(dataset_to_wire).collect(),
         }
     }
 
@@ -116,6 +117,7 @@ fn workers_to_wire(workers: Vec<WorkerStatus>) -> Vec<wire::WorkerStatus> {
         silent_ms: worker.silent_ms,
         reason: worker.reason,
         memory_bytes: worker.memory_bytes,
+        rows: worker.rows,
     };
     workers.into_iter().map(to_wire).collect()
 }
@@ -127,6 +129,22 @@ fn task_to_wire(status: &quern_machine::TaskStatus) -> wire::TaskStatus {
         done: result.is_some(),
         path: result.map_or_else(String::new, |result| result.path.clone()),
         summary: result.map_or_else(String::new, |result| result.summary.clone()),
+    }
+}
+
+fn dataset_to_wire((name, of): (String, DatasetTotals)) -> wire::DatasetStatus {
+    let DatasetTotals { totals, rows_in_flight } = of;
+    wire::DatasetStatus {
+        name,
+        shards_total: totals.shards,
+        shards_done: totals.done,
+        shards_quarantined: totals.quarantined,
+        rows_total: totals.rows,
+        rows_done: totals.rows_done,
+        rows_in_flight,
+        rows_kept: totals.rows_kept,
+        rows_passed: totals.rows_passed,
+        rows_quarantined: totals.rows_quarantined,
     }
 }
 

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::languages::language;
 use crate::validate::{Checked, at_least_one, require, within};
 
 /// What a caption must be to be kept, besides being among the best; of a data set that is filtered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Filters {
     /// The lowest score.
@@ -23,6 +24,9 @@ pub struct Filters {
     /// Words at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_words: Option<u32>,
+    /// Languages that a web caption may be in, by [`language`]; empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub languages: Vec<String>,
 }
 
 /// Within what a text is kept once only.
@@ -42,6 +46,13 @@ impl Filters {
         if let Some(margin) = self.min_margin {
             let expected = "-2 to 2: it is the difference of two cosines";
             within(margin, (-2.0..=2.0).contains(&margin), key("min_margin"), expected)?;
+        }
+        for (at, code) in self.languages.iter().enumerate() {
+            require(language(code).is_some(), format!("capfilt.filters.languages[{at}]"), || {
+                format!(
+                    "is {code:?}, but must be the ISO 639-1 or -3 code of a language that can be told apart, such as en or deu"
+                )
+            })?;
         }
         for (words, field) in [(self.min_words, "min_words"), (self.max_words, "max_words")] {
             words.map_or(Ok(()), |words| at_least_one(words.into(), key(field)))?;

@@ -219,6 +219,12 @@ fn every_rule_names_its_key_and_place() {
             "capfilt.filters.min_words",
             "max_words, which is 3",
         ),
+        (
+            "  ranker: models/clip",
+            "  ranker: r\n  filters: {languages: [en, english]}",
+            "capfilt.filters.languages[1]",
+            "ISO 639-1",
+        ),
         ("    top_p: 0.9", "    top_p: 0", "capfilt.sampling.top_p", "above 0"),
         ("    top_p: 0.9", "    top_p: 1.5", "capfilt.sampling.top_p", "at most 1"),
         ("    top_p: 0.9", "    top_p: .nan", "capfilt.sampling.top_p", "above 0"),
@@ -569,7 +575,7 @@ fn filters_that_filter_nothing_are_none() {
         let text = SOUND.replacen("  ranker: models/clip", &format!("  ranker: models/clip\n  filters: {filters}"), 1);
         Recipe::parse("run.yaml", &text).unwrap()
     };
-    for nothing in ["{}", "{min_score: null, dedup: null}"] {
+    for nothing in ["{}", "{min_score: null, dedup: null}", "{languages: []}"] {
         assert_eq!(with(nothing), sound());
         assert_eq!(with(nothing).hash(), sound().hash());
     }
@@ -578,6 +584,9 @@ fn filters_that_filter_nothing_are_none() {
         with("{min_score: 0.25, min_margin: -0.5, dedup: shard, min_words: 2, max_words: 2}").capfilt.unwrap().filters;
     assert_eq!((filters.min_score, filters.min_margin, filters.max_words), (Some(0.25), Some(-0.5), Some(2)));
     assert_eq!(filters.dedup, Some(Dedup::Shard));
+    let english = with("{languages: [en]}");
+    assert_eq!(english.capfilt.as_ref().unwrap().filters.languages, ["en"]);
+    assert_ne!(english.hash(), sound().hash());
 }
 
 #[test]

@@ -27,6 +27,9 @@ def is_as_it_should_be(browser, output: pathlib.Path, width: int, scheme: str):
     assert page.locator("script, iframe, object, embed, link, [onerror], [onload]").count() == 0
     assert page.locator("svg path").count() == 6, "two curves on each of three charts"
 
+    slowest = page.locator("table.slowest tr")
+    assert 2 <= slowest.count() <= 11, "the slowest shards, which lie beside the output"
+
     # Every candidate of a row is there, with its score; what was kept is marked, best first.
     card = page.locator("article", has_text="scenes/00000.parquet#1").first
     scores = [float(text) for text in card.locator(".score").all_inner_texts()]

@@ -13,6 +13,7 @@ use crate::manifest::Manifest;
 use crate::read::{DataRow, QuarantineRow};
 use crate::row::Stage;
 use crate::rows::{OutputRow, visit_rows};
+use crate::slowest::SlowestShards;
 
 /// What the page is made of.
 pub(super) struct Gathered {
@@ -22,6 +23,7 @@ pub(super) struct Gathered {
     pub quarantine: BTreeMap<(Stage, String), Reason>,
     pub examples: Vec<Example>,
     pub weakest: Vec<Example>,
+    pub slowest: Option<SlowestShards>,
 }
 
 /// A row to show.
@@ -78,7 +80,8 @@ pub(super) async fn gather(
     for (row, image) in quarantine.values_mut().flat_map(|reason| &mut reason.examples) {
         *image = images.data_uri(&row.id, None).await;
     }
-    Ok(Gathered { manifest, tally, quarantine, examples, weakest })
+    let slowest = SlowestShards::read(output, &manifest).await;
+    Ok(Gathered { manifest, tally, quarantine, examples, weakest, slowest })
 }
 
 fn best_score(row: &DataRow) -> f32 {

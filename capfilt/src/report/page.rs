@@ -7,7 +7,7 @@ use super::cards::cards;
 use super::escape::escape;
 use super::gather::Gathered;
 use super::readable::shortened;
-use super::{numbers, quarantine};
+use super::{numbers, quarantine, slowest};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -37,7 +37,7 @@ pub(super) fn page(gathered: &Gathered, marks: Option<Marks>) -> String {
     html.push_str(&numbers::scores(&gathered.tally));
     html.push_str(&numbers::wording(&gathered.tally));
     html.push_str(&quarantine::quarantine(gathered));
-    html.push_str(SLOWEST);
+    html.push_str(&slowest::slowest(gathered.slowest.as_ref()));
     let examples = "A sample of the rows. Candidates are in order of their score; kept ones are marked.";
     html.push_str(&cards("Rows", examples, &gathered.examples, marks));
     let weakest = "The rows whose best caption fits its image least.";
@@ -45,9 +45,3 @@ pub(super) fn page(gathered: &Gathered, marks: Option<Marks>) -> String {
     html.push_str("</main></body></html>\n");
     html
 }
-
-/// An output says nothing of times: that is why its bytes are the same each time.
-const SLOWEST: &str = "<section><h2>Slowest shards</h2><p>How long a shard took is in no file of an output. While the \
-    coordinator runs, its metric <code>quern_shard_duration_seconds</code> has the distribution; with \
-    <code>OTEL_EXPORTER_OTLP_ENDPOINT</code> set, every attempt is a span <code>shard</code> that names shard and worker, \
-    to be sorted by its duration.</p></section>\n";

@@ -11,7 +11,7 @@ use crate::access::AccessOptions;
 use crate::commands::watch::end_of;
 use crate::launch::{default_journal, follow, not_started, start};
 use crate::outcome::{Done, Failure, chain};
-use crate::progress::RunProgress;
+use crate::progress::{ProgressOptions, RunProgress};
 use crate::signals::Signals;
 
 /// How long a finished coordinator stays for workers and watchers that ask once more.
@@ -42,6 +42,8 @@ pub struct Arguments {
     /// ends.
     #[arg(long)]
     stay: bool,
+    #[command(flatten)]
+    progress: ProgressOptions,
 }
 
 /// What else there is to do with a coordinator's journal.
@@ -127,7 +129,7 @@ async fn one(recipe: Recipe, arguments: Arguments) -> Result<Done, Failure> {
     let coordinator = start(recipe, &arguments.listen, &journal, arguments.access.access()).await?;
     println!("quern: coordinator at {}, journal {}", coordinator.url(), journal.display());
 
-    let mut progress = RunProgress::new();
+    let mut progress = RunProgress::new(arguments.progress);
     let ended = tokio::select! {
         ended = follow(&coordinator, &mut progress) => Ok(ended),
         signal = signals.next() => Err(stopped(signal, &journal)),

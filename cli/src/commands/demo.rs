@@ -22,6 +22,7 @@ use quern_recipes::Recipe;
 use crate::commands::{capfilt, corpus};
 use crate::launch::{Again, Ended, Launch, launch, ranks};
 use crate::outcome::{Done, Failure};
+use crate::progress::ProgressOptions;
 
 use language::{HeldOut, Language};
 use retrieval::Retrieval;
@@ -208,6 +209,7 @@ async fn run(workspace: &Workspace, recipe: &Recipe, name: &str) -> Result<Ended
         device: "cpu".into(),
         access: Access::default(),
         client: ClientOptions::default(),
+        progress: ProgressOptions::default(),
         listen: "127.0.0.1:0".into(),
         journal: workspace.beside(name, "journal.sqlite"),
         logs: workspace.beside(name, "logs"),

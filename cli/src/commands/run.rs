@@ -9,6 +9,7 @@ use crate::access::AccessOptions;
 use crate::commands::watch::end_of;
 use crate::launch::{Again, Launch, default_journal, default_logs, launch, ranks};
 use crate::outcome::{Done, Failure};
+use crate::progress::ProgressOptions;
 
 /// Carry out a recipe on this machine: a coordinator and local workers.
 #[derive(clap::Args)]
@@ -35,6 +36,8 @@ pub struct Local {
     access: AccessOptions,
     #[command(flatten)]
     client: ClientOptions,
+    #[command(flatten)]
+    progress: ProgressOptions,
     /// The journal: with it, the same command goes on where an earlier one stopped [default: OUTPUT.journal.sqlite].
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
@@ -47,7 +50,7 @@ pub async fn run(Arguments { recipe, local }: Arguments) -> Result<Done, Failure
 
 /// Runs a recipe on this machine and says what came out.
 pub async fn carry_out(recipe: Recipe, local: Local, again: Again) -> Result<Done, Failure> {
-    let Local { workers, device, listen, access, client, journal } = local;
+    let Local { workers, device, listen, access, client, progress, journal } = local;
     if let Some((key, ranks)) = ranks(&recipe).find(|(_, ranks)| *ranks > u32::from(workers)) {
         return Err(Failure::bad_input(format!(
             "`{key}` is {ranks}, but --workers is {workers}: training needs a worker per rank"
@@ -60,6 +63,7 @@ pub async fn carry_out(recipe: Recipe, local: Local, again: Again) -> Result<Don
         listen,
         access: access.access(),
         client,
+        progress,
         journal: journal.unwrap_or_else(|| default_journal(&recipe)),
         logs: default_logs(&recipe),
         recipe,

@@ -8,6 +8,7 @@ use quern_recipes::Recipe;
 use crate::client::{Place, RunPlace};
 use crate::commands::watch;
 use crate::outcome::{Done, Failure};
+use crate::progress::ProgressOptions;
 use crate::view::{Output, json};
 
 /// Hand a recipe to a coordinator that was started with --state; it is carried out when there are workers for it.
@@ -23,11 +24,13 @@ pub struct Arguments {
     /// `json`: the answer, and with --watch each status, as lines of JSON.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    #[command(flatten)]
+    progress: ProgressOptions,
 }
 
 /// Hands it in, and says how the run is called.
 pub async fn submit(arguments: Arguments) -> Result<Done, Failure> {
-    let Arguments { recipe, place, watch, output } = arguments;
+    let Arguments { recipe, place, watch, output, progress } = arguments;
     let recipe = Recipe::read(&recipe)?;
     let request = SubmitRequest { recipe_json: recipe.to_json() };
     let answered = place.connect().await?.submit(request).await.map_err(|status| place.refused(&status))?;
@@ -38,7 +41,7 @@ pub async fn submit(arguments: Arguments) -> Result<Done, Failure> {
         Output::Text => println!("run {} ({}) is handed in", reply.run_id, recipe.name),
     }
     match watch {
-        true => watch::watch(watch::Arguments { of: RunPlace { place, run: reply.run_id }, output }).await,
+        true => watch::watch(watch::Arguments { of: RunPlace { place, run: reply.run_id }, output, progress }).await,
         false => Ok(Done::Completely),
     }
 }

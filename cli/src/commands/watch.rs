@@ -6,7 +6,7 @@ use quern_proto::{StatusReply, StatusRequest};
 
 use crate::client::RunPlace;
 use crate::outcome::{Done, Failure};
-use crate::progress::RunProgress;
+use crate::progress::{ProgressOptions, RunProgress};
 use crate::view::{Output, json};
 
 /// How long a coordinator may be away (it may be restarting) before watching is given up.
@@ -23,19 +23,17 @@ pub struct Arguments {
     /// `json`: each status as one line of JSON.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
+    #[command(flatten)]
+    pub progress: ProgressOptions,
 }
 
 /// Shows every status until the last; ends as the run does.
 pub async fn watch(arguments: Arguments) -> Result<Done, Failure> {
-    let mut progress = RunProgress::new();
+    let mut progress = RunProgress::new(arguments.progress);
     let mut last = None;
     let mut away_since: Option<Instant> = None;
     loop {
-        let mut show = |status: &StatusReply| match arguments.output {
-            Output::Text => progress.show(status),
-            Output::Json => println!("{}", json(status)),
-        };
-        match follow(&arguments.of, &mut show, &mut last, &mut away_since).await {
+        match follow(&arguments, &mut progress, &mut last, &mut away_since).await {
             Ok(end) => {
                 progress.finish();
                 return end_of(&end);
@@ -55,8 +53,8 @@ pub async fn watch(arguments: Arguments) -> Result<Done, Failure> {
 
 /// One connection's statuses; returns the one that ends the run.
 async fn follow(
-    of: &RunPlace,
-    show: &mut impl FnMut(&StatusReply),
+    Arguments { of, output, .. }: &Arguments,
+    progress: &mut RunProgress,
     last: &mut Option<StatusReply>,
     away_since: &mut Option<Instant>,
 ) -> Result<StatusReply, Failure> {
@@ -64,15 +62,25 @@ async fn follow(
     let lost = |status: tonic::Status| place.refused(&status);
     let request = StatusRequest { run: run.clone() };
     let mut statuses = place.connect().await?.watch(request).await.map_err(lost)?.into_inner();
-    while let Some(status) = statuses.message().await.map_err(lost)? {
+    loop {
+        let message = tokio::select! {
+            message = statuses.message() => message.map_err(lost)?,
+            () = progress.due() => {
+                progress.refresh();
+                continue;
+            }
+        };
+        let Some(status) = message else { return Err(place.out_of_reach("it closed the connection")) };
         *away_since = None;
-        show(&status);
+        match output {
+            Output::Text => progress.show(&status),
+            Output::Json => println!("{}", json(&status)),
+        }
         if is_over(&status) {
             return Ok(status);
         }
         *last = Some(status);
     }
-    Err(place.out_of_reach("it closed the connection"))
 }
 
 /// Whether the run has ended.

@@ -61,6 +61,7 @@ impl Machine {
                     state: MemberState::Alive,
                     heard_ms: *at_ms,
                     sent_away: false,
+                    rows: 0,
                 };
                 self.members.absorb_registered(*worker, member);
             }
@@ -81,10 +82,12 @@ impl Machine {
                 let place = held.and_then(|attempt| self.members.place(attempt.worker)).cloned();
                 self.shards.absorb_end(shard, *epoch, Some(place.unwrap_or_default()));
             }
-            Record::ShardCommitted { shard, epoch, part } => {
-                let made = self.shards.attempt(shard, *epoch);
-                if let Some(place) = made.and_then(|attempt| self.members.place(attempt.worker)) {
-                    self.denylist.absorb_success(place);
+            Record::ShardCommitted { shard, epoch, part, took_ms } => {
+                let made = self.shards.attempt(shard, *epoch).map(|attempt| attempt.worker);
+                if let Some(member) = made.and_then(|worker| self.members.all.get_mut(&worker)) {
+                    member.rows += part.rows;
+                    self.denylist.absorb_success(&member.place);
+                    self.shards.absorb_time(shard, *took_ms, &member.name);
                 }
                 self.shards.absorb_commit(shard, *epoch, part, self.now_ms);
                 let file = self.shards.all[shard].plan.file.clone();

@@ -1,6 +1,6 @@
 //! What must be true of every reachable state. Tests check it after every record.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -8,7 +8,7 @@ use crate::holdings::Holdings;
 use crate::machine::Machine;
 use crate::members::MemberState;
 use crate::run::{End, Phase};
-use crate::shards::{ShardState, Totals};
+use crate::shards::{DatasetTotals, ShardState, Totals};
 use crate::training::World;
 
 /// Something that must never be.
@@ -53,8 +53,11 @@ impl Machine {
     }
 
     fn sums_match(&self) -> Result<(), Violation> {
-        let mut sums = Totals::default();
+        let mut datasets: BTreeMap<String, DatasetTotals> = BTreeMap::new();
         for shard in self.shards.all.values() {
+            let of = datasets.entry(shard.plan.dataset.clone()).or_default();
+            of.rows_in_flight += shard.attempts().iter().map(|attempt| attempt.rows_done).max().unwrap_or(0);
+            let sums = &mut of.totals;
             sums.shards += 1;
             sums.rows += shard.plan.rows;
             match &shard.state {
@@ -73,6 +76,18 @@ impl Machine {
                 ShardState::Pending | ShardState::Leased { .. } => {}
             }
         }
+        ensure(datasets == self.shards.datasets, || format!("{datasets:?} is not {:?}", self.shards.datasets))?;
+        let sum = |of: fn(&Totals) -> u64| datasets.values().map(|dataset| of(&dataset.totals)).sum();
+        let sums = Totals {
+            shards: sum(|of| of.shards),
+            done: sum(|of| of.done),
+            quarantined: sum(|of| of.quarantined),
+            rows: sum(|of| of.rows),
+            rows_done: sum(|of| of.rows_done),
+            rows_kept: sum(|of| of.rows_kept),
+            rows_passed: sum(|of| of.rows_passed),
+            rows_quarantined: sum(|of| of.rows_quarantined),
+        };
         ensure(sums == self.shards.totals, || format!("{sums:?} is not {:?}", self.shards.totals))
     }
 

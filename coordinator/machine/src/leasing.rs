@@ -141,9 +141,10 @@ impl Machine {
             let reason = format!("another part of {shard} was accepted before");
             return Ok(Decision::answer(Answer::Superseded { reason }));
         }
-        let epoch = self.shards.live(shard, token, worker)?.token.epoch;
+        let attempt = self.shards.live(shard, token, worker)?;
+        let (epoch, took_ms) = (attempt.token.epoch, Some(self.now_ms.saturating_sub(attempt.since_ms)));
         part.check(shard, known.plan.rows).map_err(Refusal::Malformed)?;
-        let record = Record::ShardCommitted { shard: shard.clone(), epoch, part: part.clone() };
+        let record = Record::ShardCommitted { shard: shard.clone(), epoch, part: part.clone(), took_ms };
         Ok(Decision { records: vec![record], after_durable: Ok(Answer::Accepted) })
     }
 

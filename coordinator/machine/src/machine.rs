@@ -16,6 +16,7 @@ use crate::part::PartSummary;
 use crate::record::Record;
 use crate::run::{Chore, End, Phase, Run, Stage};
 use crate::shards::{Ending, SettledShard, ShardPlan, Shards, Standing};
+use crate::slowest::ShardTime;
 use crate::tasks::Tasks;
 use crate::training::{Loss, Training};
 
@@ -92,6 +93,11 @@ impl Machine {
     /// All shards that are done or given up, in shard order.
     pub fn settled_shards(&self) -> Vec<SettledShard> {
         self.shards.settled_shards()
+    }
+
+    /// The accepted parts that took longest, the slowest first.
+    pub fn slowest_shards(&self) -> &[ShardTime] {
+        self.shards.slowest.all()
     }
 
     /// All shards in order, with where they stand.

@@ -83,6 +83,8 @@ pub(crate) struct Member {
     pub warm: BTreeSet<Warmth>,
     /// When it last asked for work in vain, if it got none since.
     pub waits_since_ms: Option<u64>,
+    /// Of its parts that were accepted.
+    pub rows: u64,
 }
 
 impl Member {

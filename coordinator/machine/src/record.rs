@@ -176,6 +176,9 @@ pub enum Record {
         epoch: Epoch,
         /// What it became.
         part: PartSummary,
+        /// How long the attempt took, as far as the coordinator that accepts it has seen it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        took_ms: Option<u64>,
     },
     /// A shard was given up: all its rows count as quarantined; all attempts at it ended.
     ShardQuarantined {

@@ -2,6 +2,7 @@
 //! rows retried.
 
 mod absorb;
+mod again;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,7 @@ use crate::mutation::{Mutation, planted};
 use crate::pace::Pace;
 use crate::part::PartSummary;
 use crate::record::Record;
+use crate::slowest::Slowest;
 
 /// A shard as it was planned: a row range of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +156,15 @@ pub struct Totals {
     pub rows_quarantined: u64,
 }
 
+/// Sums over a data set's shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DatasetTotals {
+    /// As over all shards.
+    pub totals: Totals,
+    /// Rows that live attempts are through with.
+    pub rows_in_flight: u64,
+}
+
 /// Second attempts, begun while a first one was live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SecondAttempts {
@@ -175,6 +186,9 @@ pub(crate) struct Shards {
     pub totals: Totals,
     /// Rows that live attempts are through with.
     pub rows_in_flight: u64,
+    /// The same by data set.
+    pub datasets: BTreeMap<String, DatasetTotals>,
+    pub slowest: Slowest,
     /// Rows in quarantine by reason, as far as parts say.
     pub reasons: BTreeMap<String, u64>,
     pub second: SecondAttempts,

@@ -5,7 +5,7 @@ use crate::ids::{Generation, Incarnation, Place, ShardId, WorkerId};
 use crate::machine::Machine;
 use crate::members::{Member, MemberState};
 use crate::run::{End, Phase, Stage};
-use crate::shards::{SecondAttempts, ShardState, Totals};
+use crate::shards::{DatasetTotals, SecondAttempts, ShardState, Totals};
 use crate::tasks::{Task, TaskResult};
 use crate::training::{Checkpoint, DoneStage, StepLosses, World};
 
@@ -25,6 +25,8 @@ pub struct Status {
     pub explanation: String,
     /// Sums over all shards.
     pub totals: Totals,
+    /// Sums over each data set's shards, by its name.
+    pub datasets: Vec<(String, DatasetTotals)>,
     /// Shards that wait for a worker.
     pub shards_pending: u64,
     /// Shards that are worked on.
@@ -93,6 +95,8 @@ pub struct WorkerStatus {
     pub doing: String,
     /// For how long it has been silent.
     pub silent_ms: u64,
+    /// Rows of its accepted parts, and those that its live attempt is through with.
+    pub rows: u64,
 }
 
 /// A task at one moment.
@@ -147,6 +151,7 @@ impl Machine {
             paused: self.run.paused.clone().filter(|_| self.run.end.is_none()),
             explanation: self.explain(),
             totals: self.shards.totals,
+            datasets: self.shards.datasets.iter().map(|(name, of)| (name.clone(), *of)).collect(),
             shards_pending: self.shards.pending.len() as u64,
             shards_leased: self.shards.leased.len() as u64,
             rows_in_flight: self.shards.rows_in_flight,
@@ -198,6 +203,7 @@ impl Machine {
             memory_bytes: member.memory_bytes,
             doing: self.doing(*worker),
             silent_ms: self.now_ms.saturating_sub(member.heard_ms),
+            rows: member.rows + self.shards.held_by(*worker).map_or(0, |(_, attempt)| attempt.rows_done),
         };
         members.map(show).collect()
     }

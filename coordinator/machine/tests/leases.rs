@@ -173,7 +173,7 @@ impl History {
             Record::LeaseExpired { epoch, .. }
             | Record::LeaseReturned { epoch, .. }
             | Record::AttemptFailed { epoch, .. } => assert!(self.over.insert(*epoch), "an attempt ends once"),
-            Record::ShardCommitted { shard, epoch, part } => {
+            Record::ShardCommitted { shard, epoch, part, .. } => {
                 assert!(!self.over.contains(epoch), "the commit of an attempt that was over was accepted");
                 let granted = self.granted.iter().find(|granted| granted.token.epoch == *epoch).unwrap();
                 assert_eq!(granted.shard, *shard);

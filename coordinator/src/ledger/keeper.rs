@@ -8,7 +8,8 @@
 //! needs no journal) and nothing else happens.
 
 use quern_machine::{
-    Acceptance, Answer, Call, Chore, Config, Event, Machine, Mutation, Record, SettledShard, SettledTask, planted,
+    Acceptance, Answer, Call, Chore, Config, Event, Machine, Mutation, Record, SettledShard, SettledTask, ShardTime,
+    planted,
 };
 
 use crate::beside::Taken;
@@ -35,6 +36,8 @@ pub enum Job {
         shards: Vec<SettledShard>,
         /// What was done with what was trained.
         tasks: Vec<SettledTask>,
+        /// The parts that took longest.
+        slowest: Vec<ShardTime>,
     },
 }
 
@@ -106,9 +109,11 @@ impl Keeper {
             Chore::KeepAcceptances { first } => {
                 Job::KeepAcceptances { first, acceptances: self.machine.unkept_acceptances() }
             }
-            Chore::WriteManifest => {
-                Job::WriteManifest { shards: self.machine.settled_shards(), tasks: self.machine.settled_tasks() }
-            }
+            Chore::WriteManifest => Job::WriteManifest {
+                shards: self.machine.settled_shards(),
+                tasks: self.machine.settled_tasks(),
+                slowest: self.machine.slowest_shards().to_vec(),
+            },
         })
     }
 

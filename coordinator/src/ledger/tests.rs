@@ -240,21 +240,28 @@ async fn chores_are_asked_for_once_and_again_after_a_restart() {
     bench.plan(&["a"]).await;
     let worker = bench.register().await;
     let (shard, token) = bench.lease(worker).await;
+    bench.clock.advance(60);
     bench.commit(worker, &shard, token).await.unwrap();
     let Some(Job::KeepAcceptances { first: 0, acceptances }) = bench.opened.jobs.recv().await else {
         panic!("what was accepted is to be written first")
     };
     assert_eq!(acceptances.len(), 1);
     bench.tell(Event::AcceptancesKept { count: 1 }).await.unwrap();
-    let Some(Job::WriteManifest { shards, .. }) = bench.opened.jobs.recv().await else {
+    let Some(Job::WriteManifest { shards, slowest, .. }) = bench.opened.jobs.recv().await else {
         panic!("no manifest is asked for")
     };
     assert_eq!(shards.len(), 1);
+    let took: Vec<_> = slowest.iter().map(|time| (&time.shard, time.took_ms, time.attempts)).collect();
+    assert_eq!(took, [(&shard, 60, 1)]);
     bench.tell(Event::ChoreDelayed { reason: "No network".into() }).await.unwrap();
     assert!(bench.opened.jobs.try_recv().is_err(), "asked for once");
     assert_eq!(bench.status().explanation, "No network; trying again.");
     let mut bench = bench.restart();
-    assert!(matches!(bench.opened.jobs.recv().await, Some(Job::WriteManifest { .. })));
+    let again = bench.opened.jobs.recv().await;
+    assert!(
+        matches!(again, Some(Job::WriteManifest { slowest: known, .. }) if known == slowest),
+        "the journal knows it"
+    );
     bench.tell(Event::ManifestWritten).await.unwrap();
     let answer = bench.call(worker, Call::Lease).await;
     assert!(matches!(answer, Ok(Answer::Work(Work::Finished(Finished { succeeded: true, .. })))), "{answer:?}");

@@ -258,7 +258,7 @@ impl Cluster {
                 self.output.acceptances.extend(acceptances);
                 Event::AcceptancesKept { count }
             }
-            Job::WriteManifest { shards, tasks } => {
+            Job::WriteManifest { shards, tasks, .. } => {
                 self.output.sweep(&shards);
                 (self.output.manifest, self.output.tasks) = (Some(shards), tasks);
                 Event::ManifestWritten

@@ -1,79 +1,25 @@
 //! Facts about shards. Each keeps the indices and sums in step.
 
-use std::collections::BTreeSet;
-
-use super::{Attempt, Before, Shard, ShardPlan, ShardState, Shards};
+use super::{Attempt, Shard, ShardPlan, ShardState, Shards, Totals};
 use crate::again::GIVEN_UP;
 use crate::ids::{Epoch, Incarnation, Place, ShardId, ShardToken, WorkerId};
-use crate::mutation::{Mutation, planted};
 use crate::part::PartSummary;
+use crate::slowest::ShardTime;
 
 /// Reasons that are counted one by one; the rest is [`OTHER`].
 const REASONS: usize = 256;
-const OTHER: &str = "shard/other";
+pub(super) const OTHER: &str = "shard/other";
 
 impl Shards {
     pub fn absorb_plan(&mut self, plans: &[ShardPlan]) {
         for plan in plans {
-            self.totals.shards += 1;
-            self.totals.rows += plan.rows;
+            self.datasets.entry(plan.dataset.clone()).or_default();
             self.pending.insert((0, plan.shard.clone()));
             self.all.insert(plan.shard.clone(), Shard::new(plan.clone()));
-        }
-    }
-
-    /// More shards. One that stood for a file which couldn't be read makes room for it.
-    pub fn absorb_added(&mut self, plans: &[ShardPlan]) {
-        for plan in plans {
-            if self.all.contains_key(&plan.shard) {
-                self.unsettle(&plan.shard);
-                self.pending.remove(&(0, plan.shard.clone()));
-                self.totals.shards -= 1;
-            }
-        }
-        self.absorb_plan(plans);
-    }
-
-    /// A settled shard is worked on again; what it became is kept aside.
-    pub fn absorb_retried(&mut self, id: &ShardId, reasons: &BTreeSet<String>) {
-        let before = self.unsettle(id).filter(|_| !planted(Mutation::ForgetTheRetriedPart));
-        let before = before.map(|(token, part)| Before { token, part, reasons: reasons.clone() });
-        self.all.get_mut(id).expect("a planned shard is retried").before = before.map(Box::new);
-    }
-
-    /// A shard is what it was before it was retried.
-    pub fn absorb_restored(&mut self, id: &ShardId) {
-        let before = self.all.get_mut(id).and_then(|shard| shard.before.take());
-        let Before { token, part, .. } = *before.expect("a shard that is restored was retried");
-        self.settle(id, ShardState::Done { token, part: part.clone() });
-        self.count_done(&part);
-    }
-
-    /// A later part of a shard that is done already.
-    pub fn absorb_replaced(&mut self, id: &ShardId, part: &PartSummary) {
-        self.unsettle(id);
-        self.absorb_recovered(id, part);
-    }
-
-    /// Makes a settled shard pending, as if nobody had worked on it. Gives the part, if it had one.
-    fn unsettle(&mut self, id: &ShardId) -> Option<(ShardToken, PartSummary)> {
-        let shard = self.all.get_mut(id).expect("a planned shard is taken up again");
-        let plan = shard.plan.clone();
-        let settled = std::mem::replace(shard, Shard::new(plan));
-        self.pending.insert((0, id.clone()));
-        match settled.state {
-            ShardState::Done { token, part } => {
-                self.uncount_done(&part);
-                Some((token, part))
-            }
-            ShardState::Quarantined { .. } => {
-                self.quarantined.remove(id);
-                self.totals.quarantined -= 1;
-                self.totals.rows_quarantined -= settled.plan.rows;
-                self.uncount_reason(GIVEN_UP, settled.plan.rows);
-                None
-            }
-            ShardState::Pending | ShardState::Leased { .. } => panic!("{id} is taken up again before it is settled"),
+            self.count(&plan.shard, |totals| {
+                totals.shards += 1;
+                totals.rows += plan.rows;
+            });
         }
     }
 
@@ -111,7 +57,15 @@ impl Shards {
             self.leased.remove(id);
             self.pending.insert((shard.failures, id.clone()));
         }
-        self.rows_in_flight = self.rows_in_flight - rows_before + self.all[id].rows_in_flight();
+        self.count_in_flight(id, rows_before);
+    }
+
+    /// The attempt of the worker `by` is about to be accepted.
+    pub fn absorb_time(&mut self, id: &ShardId, took_ms: Option<u64>, by: &str) {
+        let (Some(took_ms), Some(shard)) = (took_ms, self.all.get(id)) else { return };
+        let attempts = shard.failures + shard.attempts().len() as u32;
+        let (shard, rows) = (id.clone(), shard.plan.rows);
+        self.slowest.offer(ShardTime { shard, rows, took_ms, attempts, worker: by.into() });
     }
 
     pub fn absorb_commit(&mut self, id: &ShardId, epoch: Epoch, part: &PartSummary, now_ms: u64) {
@@ -121,7 +75,7 @@ impl Shards {
         self.second.won += u64::from(made.is_second);
         self.pace.add(took_ms, part.rows);
         self.settle(id, ShardState::Done { token, part: part.clone() });
-        self.count_done(part);
+        self.count_done(id, part);
     }
 
     /// A part that another journal of this run has accepted. What is settled here stays as it is.
@@ -134,38 +88,49 @@ impl Shards {
         self.last_epoch = self.last_epoch.next();
         let token = ShardToken { incarnation: Incarnation(0), epoch: self.last_epoch };
         self.settle(id, ShardState::Done { token, part: part.clone() });
-        self.count_done(part);
+        self.count_done(id, part);
     }
 
-    fn count_done(&mut self, part: &PartSummary) {
+    pub(super) fn count_done(&mut self, id: &ShardId, part: &PartSummary) {
         for (reason, rows) in &part.reasons {
             self.count_reason(reason, *rows);
         }
-        self.totals.done += 1;
-        self.totals.rows_done += part.rows;
-        self.totals.rows_kept += part.kept;
-        self.totals.rows_passed += part.passed;
-        self.totals.rows_quarantined += part.quarantined;
-    }
-
-    fn uncount_done(&mut self, part: &PartSummary) {
-        for (reason, rows) in &part.reasons {
-            self.uncount_reason(reason, *rows);
-        }
-        self.totals.done -= 1;
-        self.totals.rows_done -= part.rows;
-        self.totals.rows_kept -= part.kept;
-        self.totals.rows_passed -= part.passed;
-        self.totals.rows_quarantined -= part.quarantined;
+        self.count(id, |totals| {
+            totals.done += 1;
+            totals.rows_done += part.rows;
+            totals.rows_kept += part.kept;
+            totals.rows_passed += part.passed;
+            totals.rows_quarantined += part.quarantined;
+        });
     }
 
     pub fn absorb_quarantine(&mut self, id: &ShardId, reason: &str) {
         self.settle(id, ShardState::Quarantined { reason: reason.into() });
         self.quarantined.insert(id.clone());
-        self.totals.quarantined += 1;
         let rows = self.all[id].plan.rows;
-        self.totals.rows_quarantined += rows;
+        self.count(id, |totals| {
+            totals.quarantined += 1;
+            totals.rows_quarantined += rows;
+        });
         self.count_reason(GIVEN_UP, rows);
+    }
+
+    /// Counts in the sums over all shards and in those over the shard's data set.
+    pub(super) fn count(&mut self, id: &ShardId, add: impl Fn(&mut Totals)) {
+        add(&mut self.totals);
+        if let Some(of) = self.datasets.get_mut(&self.all[id].plan.dataset) {
+            add(&mut of.totals);
+        }
+    }
+
+    /// The shard had so many rows in flight before.
+    fn count_in_flight(&mut self, id: &ShardId, rows_before: u64) {
+        let shard = &self.all[id];
+        let rows = shard.rows_in_flight();
+        self.rows_in_flight = self.rows_in_flight - rows_before + rows;
+        if let Some(of) = self.datasets.get_mut(&shard.plan.dataset) {
+            of.rows_in_flight = of.rows_in_flight - rows_before + rows;
+        }
     }
 
     fn count_reason(&mut self, reason: &str, rows: u64) {
@@ -176,26 +141,16 @@ impl Shards {
         *self.reasons.entry(if is_listed { reason } else { OTHER }.into()).or_default() += rows;
     }
 
-    fn uncount_reason(&mut self, reason: &str, rows: u64) {
-        let name = if self.reasons.contains_key(reason) { reason } else { OTHER };
-        if let Some(counted) = self.reasons.get_mut(name) {
-            *counted = counted.saturating_sub(rows);
-            if *counted == 0 {
-                self.reasons.remove(name);
-            }
-        }
-    }
-
-    fn settle(&mut self, id: &ShardId, state: ShardState) {
+    pub(super) fn settle(&mut self, id: &ShardId, state: ShardState) {
         let shard = self.all.get_mut(id).expect("a planned shard is settled");
-        self.rows_in_flight -= shard.rows_in_flight();
+        let rows_before = shard.rows_in_flight();
         for ended in shard.attempts() {
             self.holdings.remove(ended.token.epoch, ended.worker, ended.until_ms);
         }
         self.pending.remove(&(shard.failures, id.clone()));
         self.leased.remove(id);
-        shard.state = state;
-        shard.before = None;
+        (shard.state, shard.before) = (state, None);
+        self.count_in_flight(id, rows_before);
     }
 
     /// Gives every attempt of `worker` a term until `until_ms`.
@@ -229,7 +184,7 @@ impl Shards {
                 attempt.rows_done = rows_done;
             }
         }
-        self.rows_in_flight = self.rows_in_flight - rows_before + shard.rows_in_flight();
+        self.count_in_flight(id, rows_before);
     }
 
     /// Forgets how far attempts are, since their workers will say it again, and how long anything took: a restart
@@ -243,6 +198,7 @@ impl Shards {
             }
         }
         self.rows_in_flight = 0;
+        self.datasets.values_mut().for_each(|of| of.rows_in_flight = 0);
         self.pace.forget();
     }
 }

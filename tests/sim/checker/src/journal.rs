@@ -207,7 +207,7 @@ impl Ledger {
                 self.denials.allowed(place)?;
                 self.mark("place allowed");
             }
-            Record::ShardCommitted { shard, epoch, part } => {
+            Record::ShardCommitted { shard, epoch, part, .. } => {
                 self.is_live(shard, *epoch)?;
                 self.denials.succeeded(&self.places[&self.grants[epoch].worker]);
                 if self.second.contains(epoch) {

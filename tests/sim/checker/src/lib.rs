@@ -231,7 +231,7 @@ impl Checker {
                 let foreign = acceptances.iter().find(|acceptance| !self.accepted.contains(acceptance));
                 ensure(foreign.is_none(), || format!("{foreign:?} is read, which nobody has accepted"))
             }
-            Record::ShardCommitted { shard, epoch, part } => {
+            Record::ShardCommitted { shard, epoch, part, .. } => {
                 let grant = self.ledger.grant(*epoch).ok_or_else(|| format!("epoch {epoch} was never granted"))?;
                 let offered = self.offers.get(shard).into_iter().flatten().any(|(caller, call)| {
                     let Call::Commit { token, part: offered, .. } = call else { return false };
