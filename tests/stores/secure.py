@@ -4,6 +4,8 @@ The authority is trusted because `SSL_CERT_FILE` names it. What has a certificat
 another time is refused with a reason that says so.
 """
 
+import contextlib
+import dataclasses
 import datetime
 import http.server
 import ipaddress
@@ -16,12 +18,20 @@ import pyarrow.parquet
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from servers import S3
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
 DAY = datetime.timedelta(days=1)
 # What the sentence in quarantine says of each.
 WRONG = {"stranger": "UnknownIssuer", "other-host": "not valid for name", "expired": "expired"}
+
+
+@dataclasses.dataclass
+class Certificate:
+    """Files: the certificate of a server, its key, and the authority's own."""
+
+    certificate: pathlib.Path
+    key: pathlib.Path
+    authority: pathlib.Path
 
 
 class Authority:
@@ -40,8 +50,8 @@ class Authority:
             builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
         return builder.sign(self.key, hashes.SHA256())
 
-    def of_host(self, label: str, host: str = "127.0.0.1", until: datetime.datetime = NOW + DAY) -> tuple[pathlib.Path, pathlib.Path]:
-        """Files with a certificate for a host, and with its key."""
+    def of_host(self, label: str, host: str = "127.0.0.1", until: datetime.datetime = NOW + DAY) -> Certificate:
+        """A certificate for a host."""
         key = ec.generate_private_key(ec.SECP256R1())
         try:
             name = x509.IPAddress(ipaddress.ip_address(host))
@@ -50,17 +60,17 @@ class Authority:
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, label)])
         usage = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH])
         signed = self.certificate(subject, key, until, x509.SubjectAlternativeName([name]), usage)
-        files = self.folder / f"{label}.crt", self.folder / f"{label}.key"
-        files[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        files = Certificate(self.folder / f"{label}.crt", self.folder / f"{label}.key", self.file)
+        files.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
         form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
+        files.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
         return files
 
 
 class Images:
-    """`with Images(files, image) as server`: a web server with a certificate, which answers every path with the image."""
+    """`with Images(certificate, image) as server`: a web server with a certificate, which answers every path with the image."""
 
-    def __init__(self, files: tuple[pathlib.Path, pathlib.Path], image: bytes):
+    def __init__(self, files: Certificate, image: bytes):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 self.send_response(200)
@@ -76,7 +86,7 @@ class Images:
                 pass
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*files)
+        context.load_cert_chain(files.certificate, files.key)
         self.server = Quiet(("127.0.0.1", 0), Handler)
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         self.host = f"127.0.0.1:{self.server.server_address[1]}"
@@ -90,20 +100,9 @@ class Images:
         self.server.server_close()
 
 
-class SecureS3(S3):
-    """moto behind TLS."""
-
-    port_in = r"https://127\.0\.0\.1:(\d+)"
-
-    def __init__(self, files: tuple[pathlib.Path, pathlib.Path], authority: pathlib.Path):
-        super().__init__()
-        self.command += ["-c", str(files[0]), "-k", str(files[1])]
-        self.scheme_of_url, self.authority = "https", str(authority)
-
-
-def images_by_https(milled, folder: pathlib.Path, image: bytes):
+def images_by_https(milled, folder: pathlib.Path, ours: Authority, image: bytes):
     """An image of a server that is trusted is kept; the others' rows say why they have none."""
-    ours, theirs = Authority(folder, "ours"), Authority(folder, "theirs")
+    theirs = Authority(folder, "theirs")
     servers = {
         "trusted": Images(ours.of_host("trusted"), image),
         "stranger": Images(theirs.of_host("stranger"), image),
@@ -118,20 +117,23 @@ def images_by_https(milled, folder: pathlib.Path, image: bytes):
     allowed = ", ".join(f'"{server.host}"' for server in servers.values())
     recipe = folder / "recipe.yaml"
     recipe.write_text(f"""
+name: images by https
 output: {folder}/fetched
 datasets:
   - {{ name: urls, path: {data}, images: urls, capfilt: false, columns: {{ image: url, caption: caption, key: key }} }}
 fetch: {{ allow_private_hosts: [{allowed}], retries: 0 }}
 """)
     milled.environment["SSL_CERT_FILE"] = str(ours.file)
-    from contextlib import ExitStack
-
-    with ExitStack() as running:
+    with contextlib.ExitStack() as running:
         for server in servers.values():
             running.enter_context(server)
         ended = milled("run", str(recipe))
     assert ended.returncode == 0, f"{ended.stderr}\n{milled.logs()}"
-    rows = lambda part: [row for file in (folder / "fetched" / part).glob("*.parquet") for row in pyarrow.parquet.read_table(file).to_pylist()]
+
+    def rows(part: str) -> list[dict]:
+        files = (folder / "fetched" / part).glob("*.parquet")
+        return [row for file in files for row in pyarrow.parquet.read_table(file).to_pylist()]
+
     assert [row["key"] for row in rows("data")] == ["trusted"], rows("data")
     refused = {row["key"]: (row["reason"], row["detail"]) for row in rows("quarantine")}
     assert set(refused) == set(WRONG), refused

@@ -1,7 +1,6 @@
 """Servers that stand in for S3, Azure and Google Cloud Storage, each a process of its own on a port that the system chose."""
 
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -21,14 +20,15 @@ AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZ
 
 
 class Server:
-    """`with Server(...)`: a process, from its first word of a port to its end."""
+    """`with Server(...)`: a process, from its first word of where it listens to its end."""
 
-    def __init__(self, command: list, port_in: str, environment: dict = {}):
-        self.command, self.port_in, self.environment = [str(part) for part in command], port_in, environment
+    def __init__(self, command: list, url: str):
+        """`url`: what finds the server's in what it says."""
+        self.command, self.pattern = [str(part) for part in command], url
 
     def __enter__(self):
         self.process = subprocess.Popen(
-            self.command, env=os.environ | self.environment, text=True,
+            self.command, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )
         watchdog = threading.Timer(START_S, self.process.kill)
@@ -36,14 +36,14 @@ class Server:
         said = []
         for line in self.process.stdout:
             said.append(line)
-            if found := re.search(self.port_in, line):
+            if found := re.search(self.pattern, line):
                 break
         else:
             raise AssertionError(f"{self.command[0]} did not start:\n{''.join(said)[-2000:]}")
         watchdog.cancel()
         # It must not wait for somebody who reads its log.
         threading.Thread(target=lambda: [None for _ in self.process.stdout], daemon=True).start()
-        self.url = f"http://127.0.0.1:{found.group(1)}"
+        self.url = found.group(0)
         self.begin()
         return self
 
@@ -65,14 +65,19 @@ class S3(Server):
 
     scheme = "s3"
 
-    def __init__(self):
-        super().__init__([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], r"http://127\.0\.0\.1:(\d+)")
+    def __init__(self, certificate=None):
+        """With a certificate of secure.py's it speaks TLS."""
+        super().__init__([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], r"https?://127\.0\.0\.1:\d+")
+        self.authority = None
+        if certificate:
+            self.command += ["-c", str(certificate.certificate), "-k", str(certificate.key)]
+            self.authority = str(certificate.authority)
 
     def client(self, service: str = "s3"):
         import boto3
 
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-        return boto3.client(service, endpoint_url=self.url, **keys)
+        return boto3.client(service, endpoint_url=self.url, verify=self.authority, **keys)
 
     def begin(self):
         self.s3 = self.client()
@@ -80,7 +85,8 @@ class S3(Server):
 
     def variables(self, url: str) -> dict:
         """What `quern` is to find in its environment to talk to this store at `url`."""
-        return {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        trusted = {"SSL_CERT_FILE": self.authority} if self.authority else {}
+        return {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"} | trusted
 
     def user(self, name: str, actions: list[str]) -> dict:
         """A new user who may do that much, as variables."""
@@ -116,7 +122,7 @@ class Azure(Server):
         azurite = ROOT / ".deps/azurite/node_modules/.bin/azurite-blob"
         # The client of Azure's own that the test reads with is newer than it.
         flags = ["--blobPort", "0", "--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck"]
-        super().__init__([azurite, *flags], r"listens on http://127\.0\.0\.1:(\d+)")
+        super().__init__([azurite, *flags], r"(?<=listens on )http://127\.0\.0\.1:\d+")
 
     def begin(self):
         from azure.storage.blob import BlobServiceClient
@@ -143,7 +149,7 @@ class Google(Server):
     scheme = "gs"
 
     def __init__(self):
-        super().__init__([sys.executable, pathlib.Path(__file__).with_name("google.py")], r"http://127\.0\.0\.1:(\d+)")
+        super().__init__([sys.executable, pathlib.Path(__file__).with_name("google.py")], r"http://127\.0\.0\.1:\d+")
 
     def variables(self, url: str) -> dict:
         return {"GOOGLE_BASE_URL": url, "GOOGLE_BEARER_TOKEN": google.TOKEN}

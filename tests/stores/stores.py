@@ -18,6 +18,7 @@ import tempfile
 import time
 
 import pyarrow.parquet
+import secure
 from cluster import ROOT, corpus
 from faults import FAULTS, Faulty
 from servers import BUCKET, S3, Azure, Google
@@ -162,6 +163,17 @@ def read_only(reference: Reference):
         Milled(reference.quern, reference.folder / "s3-writer", writer).mill(f"{place}/tars", f"{place}/tar-captions", 0)
 
 
+def over_tls(reference: Reference):
+    """Images and S3 by https, with an authority that the environment names."""
+    folder = reference.folder / "tls"
+    folder.mkdir()
+    ours = secure.Authority(folder, "ours")
+    image = pyarrow.parquet.read_table(reference.web / ODD)["jpg"][0].as_py()
+    secure.images_by_https(Milled(reference.quern, folder), folder, ours, image)
+    with S3(ours.of_host("s3")) as store:
+        mills(store, reference, under="by-https")
+
+
 def main(quern: str):
     with tempfile.TemporaryDirectory() as folder:
         reference = Reference(pathlib.Path(folder) / "local", quern)
@@ -172,6 +184,7 @@ def main(quern: str):
                 mills(store, reference, proxy.url, "through-faults")
             assert set(proxy.done) == set(FAULTS), f"some fault never came: {proxy.done}"
         read_only(reference)
+        over_tls(reference)
         with Azure() as store:
             mills(store, reference)
             refusals(store, reference, {"AZURE_STORAGE_ACCOUNT_KEY": "bm90IHRoZSBrZXk="})
