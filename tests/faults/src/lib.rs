@@ -63,6 +63,8 @@ pub struct Call {
     pub op: Op,
     /// The object or, for a listing, the folder.
     pub path: String,
+    /// Where the bytes end that are asked for: who takes reading up again asks for the same end.
+    pub end: Option<u64>,
     /// How often the same was asked of it before.
     pub before: usize,
 }
@@ -98,7 +100,7 @@ pub struct Faulty {
 struct State {
     script: Box<Script>,
     calls: Mutex<Vec<Call>>,
-    /// By operation, path and, for a part of an object, where that ends: who takes reading up again asks for the same end.
+    /// By operation, path and end.
     counts: Mutex<BTreeMap<(Op, String, Option<u64>), usize>>,
 }
 
@@ -120,7 +122,7 @@ impl Faulty {
             let mut counts = self.state.counts.lock().expect("no panic");
             let count = counts.entry((op, path.to_string(), end)).or_default();
             *count += 1;
-            Call { op, path: path.to_string(), before: *count - 1 }
+            Call { op, path: path.to_string(), end, before: *count - 1 }
         };
         let fault = (self.state.script)(&call);
         self.state.calls.lock().expect("no panic").push(call);
@@ -176,6 +178,7 @@ impl ObjectStore for Faulty {
         let op = if options.head { Op::Head } else { Op::Get };
         let end = match &options.range {
             Some(GetRange::Bounded(range)) => Some(range.end),
+            None if op == Op::Get => self.inner.head(at).await.ok().map(|meta| meta.size),
             _ => None,
         };
         let fault = self.begin_to(op, at, end).await?;

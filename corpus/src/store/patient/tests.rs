@@ -97,7 +97,7 @@ async fn a_large_object_appears_as_a_whole_or_not_at_all() {
         assert_eq!(memory.get(&at).await.unwrap().bytes().await.unwrap(), large, "{op:?} {fault:?}");
         assert_eq!((faulty.asked(Op::Put), faulty.asked(Op::Begin)), (0, 2), "{op:?} {fault:?}");
 
-        let lasting = move |call: &Call| (call.op == op && fault != Fault::Unanswered).then_some(fault);
+        let lasting = move |call: &Call| (call.op == op).then_some(fault);
         if fault != Fault::Unanswered {
             let (memory, faulty, store) = self::faulty(b"", lasting).await;
             assert!(store.put(&at, large.clone().into()).await.is_err(), "{op:?} {fault:?}");
