@@ -7,8 +7,10 @@ import socket
 import threading
 import time
 
-# What becomes of the first few times that the same is asked; then it is answered.
-FAULTS = ["slow down", "broken body", "torn upload", "error", "unanswered", "slow", None]
+# What becomes of the first times that the same is asked; then it is answered.
+ANY = ["slow down", "error", "unanswered", "slow"]
+FAULTS = {"GET": ["broken body", *ANY], "PUT": ["torn upload", *ANY]}
+TIMES = 2
 SLOW_S = 0.2
 
 
@@ -17,7 +19,7 @@ class Faulty:
 
     def __init__(self, upstream: str):
         self.upstream = upstream.removeprefix("http://")
-        self.lock, self.asked, self.done = threading.Lock(), {}, {}
+        self.lock, self.asked, self.done = threading.Lock(), {}, set()
 
     def __enter__(self):
         proxy = self
@@ -40,15 +42,14 @@ class Faulty:
         self.server.server_close()
 
     def fault(self, request) -> str | None:
-        """Two faults for everything that is asked, which ones goes by turns; what makes no sense is left out."""
-        what = (request.command, request.path, request.headers.get("range"))
+        """For everything that is asked two faults; which ones goes by turns."""
+        what, faults = (request.path, request.headers.get("range")), FAULTS.get(request.command, ANY)
         with self.lock:
-            turn, times = self.asked.get(what, (len(self.asked), 0))
-            self.asked[what] = turn, times + 1
-            fault = FAULTS[(turn + times) % len(FAULTS)] if times < 2 else None
-            if fault == "broken body" and request.command != "GET" or fault == "torn upload" and request.command != "PUT":
-                fault = "slow down"
-            self.done[fault] = self.done.get(fault, 0) + 1
+            asked = self.asked.setdefault(request.command, {})
+            turn, times = asked.get(what, (len(asked), 0))
+            asked[what] = turn, times + 1
+            fault = faults[(turn + times) % len(faults)] if times < TIMES else None
+            self.done.add(fault)
         return fault
 
     def handle(self, request):

@@ -245,7 +245,7 @@ impl ObjectStore for Faulty {
                 found.truncate(found.len() / 2);
                 found.push(Err(lost()));
             }
-            Ok(stream::iter(found))
+            Ok::<_, Error>(stream::iter(found))
         };
         stream::once(pages).try_flatten().boxed()
     }
