@@ -141,12 +141,18 @@ fn in_chain<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> O
 
 /// What is wrong with the server's certificate, if that is what failed.
 fn refused_certificate(error: &reqwest::Error) -> Option<String> {
-    // An I/O error names what its cause is caused by, and not the cause itself.
-    let mut causes = chain(error).filter_map(|error| error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref());
-    causes.find_map(|cause| match cause {
+    match chain(error).find_map(tls_error)? {
         rustls::Error::InvalidCertificate(why) => Some(why.to_string()),
         _ => None,
-    })
+    }
+}
+
+/// The error of TLS in I/O errors around it, which name what their cause is caused by, and not the cause itself.
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    match error.downcast_ref::<io::Error>() {
+        Some(outer) => outer.get_ref().and_then(|inner| tls_error(inner)),
+        None => error.downcast_ref(),
+    }
 }
 
 /// The first cause, which holds no URL as reqwest's own text does.
