@@ -1,6 +1,6 @@
 # `make demo` and `make test` set everything up by themselves; see README.md.
 SHELL := /bin/bash
-.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt bench-coordinator bench-loader bench-memory zoo deny readers ui monitoring
+.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt bench-coordinator bench-loader bench-memory zoo deny readers stores ui monitoring
 
 # System packages, .venv with the pinned torch, links in .deps/. Idempotent and quick the second time.
 setup:
@@ -27,6 +27,7 @@ test: setup-dev check
 	scripts/exports.sh 1
 	scripts/k8s.sh
 	scripts/readers.sh
+	scripts/stores.sh
 	scripts/ui.sh
 	scripts/monitoring.sh
 
@@ -51,6 +52,10 @@ k8s: setup-dev build
 # DuckDB, pandas and `datasets` on what real runs wrote.
 readers: setup-dev build
 	scripts/readers.sh
+
+# CapFilt from and to S3, Azure and Google Cloud Storage, as servers here that stand in for them, and through faults.
+stores: setup-dev build
+	scripts/stores.sh
 
 # The coordinator's page and CapFilt's report in headless Chromium, of real runs. Screenshots: out/ui.
 ui: setup-dev build

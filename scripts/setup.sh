@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets a checkout up: system packages, `.venv` with the pinned wheels, and stable links in `.deps/`.
 # Idempotent; the second run takes well under a second. With `--dev` it also installs what zoo/train.py,
-# tests/parity, tests/k8s, tests/readers, tests/ui, tests/monitoring and the Python side of the tests need, with `--bench` the benches' peers:
+# tests/parity, tests/k8s, tests/readers, tests/stores, tests/ui, tests/monitoring and the Python side of the tests need, with `--bench` the benches' peers:
 # PostgreSQL and torchvision.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,6 +17,7 @@ command -v c++ >/dev/null || packages+=(g++)
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 [ "${1:-}" = "--bench" ] && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && packages+=(postgresql)
 [ "${1:-}" = "--dev" ] && ! command -v chromium >/dev/null && packages+=(chromium)
+[ "${1:-}" = "--dev" ] && ! command -v npm >/dev/null && packages+=(nodejs npm)
 if [ ${#packages[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ]; then
     say "setup: installing ${packages[*]}"
@@ -50,7 +51,15 @@ if [ "${1:-}" = "--dev" ] && [ ! -x .deps/prometheus/usr/bin/promtool ]; then
     die "the package prometheus can't be fetched; run: sudo apt-get update, then this again"
 fi
 
-# 4. Stable links, so that neither cargo nor the loader needs an environment variable.
+# 4. Azurite, which stands in for Azure. Later versions want a later Node than Debian 12 has.
+azurite=3.35.0
+if [ "${1:-}" = "--dev" ] && ! grep -qs "\"version\": \"$azurite\"" .deps/azurite/node_modules/azurite/package.json; then
+  say "setup: installing Azurite $azurite into .deps/azurite"
+  rm -rf .deps/azurite && mkdir -p .deps/azurite
+  npm install --prefix .deps/azurite --silent --no-save --no-fund --no-audit "azurite@$azurite" || die "npm can't install azurite@$azurite"
+fi
+
+# 5. Stable links, so that neither cargo nor the loader needs an environment variable.
 site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 mkdir -p .deps/lib
 ln -sfnr "$site/torch" .deps/torch

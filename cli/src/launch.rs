@@ -155,9 +155,9 @@ pub async fn start(recipe: Recipe, listen: &str, journal: &Path, access: Access)
 /// Why there is no coordinator.
 pub fn not_started(error: ServeError) -> Failure {
     match error {
-        ServeError::Journal(JournalError::OtherRun { .. }) | ServeError::Exposed(_) | ServeError::File(_) => {
-            Failure::bad_input(error.to_string())
-        }
+        ServeError::Journal(JournalError::OtherRun { .. } | JournalError::NoIncarnation { is_passing: false, .. })
+        | ServeError::Exposed(_)
+        | ServeError::File(_) => Failure::bad_input(error.to_string()),
         error => Failure::failed(chain(&error)),
     }
 }

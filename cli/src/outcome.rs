@@ -99,10 +99,13 @@ fn shown(message: &str) -> String {
 
 /// An error with its causes, on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    // A store's error may quote an answer of many lines.
+    let on_one_line =
+        |error: &dyn std::error::Error| error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut text = on_one_line(error);
     let mut cause = error.source();
     while let Some(error) = cause {
-        let inner = error.to_string();
+        let inner = on_one_line(error);
         // Many errors state their cause themselves.
         if !text.contains(&inner) {
             text = format!("{text}: {inner}");
@@ -114,7 +117,14 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::shown;
+    use super::{chain, shown};
+
+    #[test]
+    fn causes_are_on_one_line() {
+        let cause = std::io::Error::other("<Error>\n  <Code>AccessDenied</Code>\r\n</Error>");
+        let error = std::io::Error::other(std::io::Error::other(cause));
+        assert_eq!(chain(&error).lines().count(), 1);
+    }
 
     #[test]
     fn a_message_moves_no_cursor() {

@@ -64,10 +64,13 @@ impl Beside {
     /// # Errors
     /// When the output is no location.
     pub fn open(recipe: &Recipe) -> Result<Self, StoreError> {
-        let output = store::open(&recipe.output)?;
+        Ok(Beside::of(store::open(&recipe.output)?, recipe))
+    }
+
+    fn of(output: Folder, recipe: &Recipe) -> Self {
         let folder = output.beside(quern_capfilt::BESIDE);
         let recipe_json = (!recipe.has_secrets()).then(|| recipe.to_json());
-        Ok(Beside { output, folder, recipe_hash: recipe.hash(), recipe_json })
+        Beside { output, folder, recipe_hash: recipe.hash(), recipe_json }
     }
 
     /// The output, as people write it.
@@ -189,3 +192,6 @@ impl Beside {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,6 +121,8 @@ pub enum JournalError {
         output: String,
         /// What the store said.
         reason: String,
+        /// Whether another try may do better.
+        is_passing: bool,
     },
     /// No space is left.
     #[error("the disk of the journal {path} is full: free some space there, the run goes on by itself")]

@@ -1,14 +1,13 @@
-//! For tests: a store that counts the bytes that are read from it, and fails where it is told to.
+//! For tests: a store that counts the bytes that are read from it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result,
 };
 
 /// A store and the bytes that were read from it.
@@ -16,24 +15,12 @@ use object_store::{
 pub(crate) struct Counted<S> {
     inner: S,
     bytes: AtomicU64,
-    failing: Option<&'static str>,
-    breaking: Option<&'static str>,
 }
 
 impl<S> Counted<S> {
     /// Counts from 0.
     pub fn new(inner: S) -> Self {
-        Counted { inner, bytes: AtomicU64::new(0), failing: None, breaking: None }
-    }
-
-    /// Cuts the connection when the object of this name is read.
-    pub fn failing(inner: S, name: &'static str) -> Self {
-        Counted { failing: Some(name), ..Counted::new(inner) }
-    }
-
-    /// Cuts the connection in the middle of the object of this name.
-    pub fn breaking(inner: S, name: &'static str) -> Self {
-        Counted { breaking: Some(name), ..Counted::new(inner) }
+        Counted { inner, bytes: AtomicU64::new(0) }
     }
 
     /// Bytes read so far.
@@ -51,16 +38,8 @@ impl<S: ObjectStore> fmt::Display for Counted<S> {
 #[async_trait::async_trait]
 impl<S: ObjectStore> ObjectStore for Counted<S> {
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-        let cut = || object_store::Error::Generic { store: "test", source: "the connection was cut".into() };
-        if self.failing.is_some_and(|name| at.filename() == Some(name)) {
-            return Err(cut());
-        }
         let is_head = options.head;
-        let mut result = self.inner.get_opts(at, options).await?;
-        if self.breaking.is_some_and(|name| at.filename() == Some(name)) {
-            let beginning = Ok(Bytes::from_static(b"whole"));
-            result.payload = GetResultPayload::Stream(stream::iter([beginning, Err(cut())]).boxed());
-        }
+        let result = self.inner.get_opts(at, options).await?;
         let read = if is_head { 0 } else { result.range.end - result.range.start };
         self.bytes.fetch_add(read, Ordering::SeqCst);
         Ok(result)

@@ -9,7 +9,7 @@ use quern_recipes::{Columns, Format, Images};
 
 use crate::columns::{self, ColumnError};
 use crate::files::{FilesError, of_one_format};
-use crate::parquet_file::ParquetFile;
+use crate::parquet_file::{self, ParquetFile};
 use crate::store::{Folder, StoreError};
 use crate::tars::{self, Layout, Samples, TarError};
 
@@ -121,7 +121,10 @@ async fn in_parquet(folder: &Folder, file: &str, size: u64, named: NamedColumns)
     let opened = ParquetFile::open(folder.store.clone(), folder.path_of(file)?, size).await;
     let mut parquet = opened.map_err(|error| StoreError::new("read", url.clone(), error))?;
     let metadata = parquet.get_metadata(None).await;
-    let metadata = metadata.map_err(|source| DiscoverError::Parquet { url: url.clone(), source })?;
+    let metadata = metadata.map_err(|error| match parquet_file::cause(error) {
+        Ok(error) => DiscoverError::Store(StoreError::new("read", url.clone(), error)),
+        Err(source) => DiscoverError::Parquet { url: url.clone(), source },
+    })?;
     let schema = metadata.file_metadata().schema_descr();
     let names: Vec<&str> = schema.root_schema().get_fields().iter().map(|field| field.name()).collect();
     let base = named.image_base.clone();

@@ -42,6 +42,14 @@ impl ParquetFile {
     }
 }
 
+/// The store's error behind the parquet reader's, or else that.
+pub(crate) fn cause(error: ParquetError) -> std::result::Result<object_store::Error, ParquetError> {
+    match error {
+        ParquetError::External(cause) => cause.downcast().map(|cause| *cause).map_err(ParquetError::External),
+        error => Err(error),
+    }
+}
+
 fn external(error: object_store::Error) -> ParquetError {
     ParquetError::External(Box::new(error))
 }

@@ -18,7 +18,7 @@ use quern_recipes::{Dataset, Format, Images};
 
 use crate::columns::{self, ColumnError};
 use crate::files::{FilesError, of_one_format};
-use crate::parquet_file::ParquetFile;
+use crate::parquet_file::{self, ParquetFile};
 use crate::rows::{RowId, ShardId, ShardSpec};
 use crate::store::{self, Folder, StoreError};
 use crate::tars::{Layout, Samples, TarError};
@@ -276,7 +276,7 @@ enum CountError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("not a readable parquet file: {0}")]
-    Parquet(#[from] parquet::errors::ParquetError),
+    Parquet(#[source] parquet::errors::ParquetError),
     #[error(transparent)]
     Tar(TarError),
     #[error("{0} rows, but at most {MAX_ROWS} are counted per file; split the file")]
@@ -290,7 +290,10 @@ async fn read_footer(folder: &Folder, dataset: &Dataset, file: &str, size: u64) 
     let path = folder.path_of(file)?;
     let opened = ParquetFile::open(folder.store.clone(), path, size).await;
     let mut parquet = opened.map_err(|error| StoreError::new("read", folder.url_of(file), error))?;
-    let metadata = parquet.get_metadata(None).await?;
+    let metadata = parquet.get_metadata(None).await.map_err(|error| match parquet_file::cause(error) {
+        Ok(error) => CountError::Store(StoreError::new("read", folder.url_of(file), error)),
+        Err(error) => CountError::Parquet(error),
+    })?;
     let schema = metadata.file_metadata().schema_descr();
     columns::find(schema, &columns::named(schema, dataset), &dataset.images)?;
     let groups = row_groups(&metadata);

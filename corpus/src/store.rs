@@ -1,121 +1,27 @@
 //! Folders behind paths and URLs: the local file system, S3, Google Cloud Storage, Azure, HTTP.
 //!
 //! Credentials and endpoints come from the standard environment variables (`AWS_*`, `GOOGLE_*`, `AZURE_*`), as
-//! `object_store` reads them. Local writes are atomic and durable, and a killed writer leaves no stray file.
+//! `object_store` reads them. Local writes are atomic and durable, and a killed writer leaves no stray file. A store that
+//! fails in passing is asked again: a request by `object_store` (`connect`), and what that can't mend by [`Patient`].
 
-use std::error::Error as StdError;
+mod connect;
+mod error;
+mod patient;
+
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use url::Url;
 
+pub use self::error::StoreError;
+pub(crate) use self::error::is_passing;
+pub use self::patient::Patient;
 use crate::local;
-
-/// What went wrong with a location, and what to do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The text names no location that can be opened.
-    #[error("{url}: {reason}. Give a path, or a file://, s3://, gs://, az:// or http(s):// URL")]
-    Location {
-        /// The path or URL as given.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Nothing is there.
-    #[error("{url} does not exist; check the path or URL")]
-    NotFound {
-        /// The object's URL.
-        url: String,
-    },
-    /// The store refused.
-    #[error(
-        "cannot {action} {url}: permission denied; check the file's mode, or the credentials in the environment \
-         (AWS_*, GOOGLE_*, AZURE_*)"
-    )]
-    Denied {
-        /// What was tried.
-        action: &'static str,
-        /// The object's URL.
-        url: String,
-        /// The store's own error.
-        #[source]
-        source: object_store::Error,
-    },
-    /// The disk is full.
-    #[error("cannot write {url}: no space left on the device; free some and start again")]
-    NoSpace {
-        /// The object's URL.
-        url: String,
-    },
-    /// Anything else; the cause is the store's own error.
-    #[error("cannot {action} {url}: {source}")]
-    Failed {
-        /// What was tried.
-        action: &'static str,
-        /// The object's URL.
-        url: String,
-        /// The store's own error.
-        #[source]
-        source: object_store::Error,
-    },
-}
-
-impl StoreError {
-    /// Whether another try may do better: the store failed, and neither is the object missing nor was access refused.
-    pub fn is_passing(&self) -> bool {
-        match self {
-            StoreError::NoSpace { .. } | StoreError::Failed { .. } => true,
-            StoreError::Location { .. } | StoreError::NotFound { .. } | StoreError::Denied { .. } => false,
-        }
-    }
-
-    pub(crate) fn new(action: &'static str, url: String, source: object_store::Error) -> Self {
-        match source {
-            object_store::Error::NotFound { .. } => StoreError::NotFound { url },
-            source @ (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }) => {
-                StoreError::Denied { action, url, source }
-            }
-            source => match io_kind(&source) {
-                Some(io::ErrorKind::StorageFull) => StoreError::NoSpace { url },
-                Some(io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => StoreError::NotFound { url },
-                Some(io::ErrorKind::PermissionDenied) => StoreError::Denied { action, url, source },
-                _ => StoreError::Failed { action, url, source },
-            },
-        }
-    }
-}
-
-/// As [`StoreError::is_passing`], of a store's own error.
-pub(crate) fn is_passing(error: &object_store::Error) -> bool {
-    use object_store::Error;
-    let refused =
-        matches!(error, Error::NotFound { .. } | Error::PermissionDenied { .. } | Error::Unauthenticated { .. });
-    !refused && !matches!(io_kind(error), Some(io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied))
-}
-
-/// The kind of the I/O error among an error's causes; one that only wraps another says nothing.
-fn io_kind(error: &object_store::Error) -> Option<io::ErrorKind> {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>()
-            && io.kind() != io::ErrorKind::Other
-        {
-            return Some(io.kind());
-        }
-        cause = error.source();
-    }
-    None
-}
 
 /// A folder in an object store. Names below it are relative and `/`-separated.
 #[derive(Debug, Clone)]
@@ -146,25 +52,8 @@ pub fn open(url_or_path: &str) -> Result<Folder, StoreError> {
         let path = url.to_file_path().map_err(|()| location("a file URL is file:///an/absolute/path".into()))?;
         return open_local(&path, url_or_path);
     }
-    let (scheme, prefix) = ObjectStoreScheme::parse(&url).map_err(|error| location(error.to_string()))?;
-    let store: object_store::Result<Arc<dyn ObjectStore>> = match scheme {
-        ObjectStoreScheme::AmazonS3 => {
-            AmazonS3Builder::from_env().with_url(url_or_path).build().map(|store| Arc::new(store) as _)
-        }
-        ObjectStoreScheme::GoogleCloudStorage => {
-            GoogleCloudStorageBuilder::from_env().with_url(url_or_path).build().map(|store| Arc::new(store) as _)
-        }
-        ObjectStoreScheme::MicrosoftAzure => {
-            MicrosoftAzureBuilder::from_env().with_url(url_or_path).build().map(|store| Arc::new(store) as _)
-        }
-        ObjectStoreScheme::Http => {
-            let host = &url[..url::Position::BeforePath];
-            HttpBuilder::new().with_url(host).build().map(|store| Arc::new(store) as _)
-        }
-        other => return Err(location(format!("{other:?} stores are not offered"))),
-    };
-    let store = store.map_err(|error| location(error.to_string()))?;
-    Ok(Folder::new(store, prefix, url_or_path))
+    let (store, prefix) = connect::connect(&url).map_err(location)?;
+    Ok(Folder::new(Arc::new(Patient::new(store)), prefix, url_or_path))
 }
 
 fn open_local(path: &std::path::Path, given: &str) -> Result<Folder, StoreError> {
@@ -410,14 +299,5 @@ mod tests {
         let folder = open(root.path().to_str().unwrap()).unwrap();
         let error = folder.put("file/below", Bytes::from("x")).await.unwrap_err();
         assert!(error.to_string().contains("file/below"), "{error}");
-    }
-
-    #[test]
-    fn a_full_disk_is_recognised() {
-        let io = io::Error::from(io::ErrorKind::StorageFull);
-        let error = object_store::Error::Generic { store: "test", source: Box::new(io) };
-        let wrapped = io::Error::other(error);
-        let error = object_store::Error::Generic { store: "test", source: Box::new(wrapped) };
-        assert!(matches!(StoreError::new("write", "x".into(), error), StoreError::NoSpace { .. }));
     }
 }

@@ -34,6 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "quern-collective",
         ],
     ),
+    ("quern-faults", &[]),
     ("quern-sim-checker", &["quern-machine"]),
     ("quern-sim-vfs", &[]),
     ("quern-sim", &["quern-machine", "quern-coordinator", "quern-sim-checker", "quern-sim-vfs"]),

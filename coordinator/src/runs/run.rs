@@ -357,7 +357,8 @@ async fn open_ledger(
 }
 
 fn no_incarnation(output: &str, error: &StoreError) -> JournalError {
-    JournalError::NoIncarnation { output: redacted(output), reason: redacted(&error.to_string()) }
+    let (output, reason) = (redacted(output), redacted(&error.to_string()));
+    JournalError::NoIncarnation { output, reason, is_passing: error.is_passing() }
 }
 
 /// Looks every so often whether another coordinator has taken the output over, and says so.

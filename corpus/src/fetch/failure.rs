@@ -1,6 +1,7 @@
 //! Why an image could not be fetched, as its row tells it: a short word and a sentence without secrets.
 
 use std::error::Error as StdError;
+use std::io;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -19,6 +20,7 @@ pub(super) enum Failure {
     RefusedAddress { url: String, kind: &'static str },
     Dns { url: String, is_passing: bool },
     Connect { url: String, cause: String },
+    Certificate { url: String, cause: String },
     Timeout { url: String },
     Status { url: String, status: StatusCode, retry_after: Option<Duration> },
     OptOut { url: String, directive: &'static str },
@@ -37,6 +39,9 @@ impl Failure {
         if let Some(&Unresolved { is_passing }) = in_chain(error) {
             return Failure::Dns { url, is_passing };
         }
+        if let Some(cause) = refused_certificate(error) {
+            return Failure::Certificate { url, cause };
+        }
         let cause = innermost(error);
         match error {
             error if error.is_builder() => Failure::InvalidUrl(format!("no URL that can be asked for: {cause}")),
@@ -54,6 +59,7 @@ impl Failure {
             Failure::Status { status, .. } => status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429),
             Failure::InvalidUrl(_)
             | Failure::RefusedAddress { .. }
+            | Failure::Certificate { .. }
             | Failure::OptOut { .. }
             | Failure::TooLarge { .. }
             | Failure::Redirects { .. } => false,
@@ -74,6 +80,7 @@ impl Failure {
             Failure::RefusedAddress { .. } => "fetch_refused_address",
             Failure::Dns { .. } => "fetch_dns",
             Failure::Connect { .. } => "fetch_connect",
+            Failure::Certificate { .. } => "fetch_certificate",
             Failure::Timeout { .. } => "fetch_timeout",
             Failure::Status { .. } => "fetch_status",
             Failure::OptOut { .. } => "fetch_opt_out",
@@ -91,6 +98,9 @@ impl Failure {
             }
             Failure::Dns { url, .. } => format!("{url}: its host's name has no address"),
             Failure::Connect { url, cause } => format!("{url}: no connection: {cause}"),
+            Failure::Certificate { url, cause } => {
+                format!("{url}: its certificate is refused: {cause}; SSL_CERT_FILE can name other authorities to trust")
+            }
             Failure::Timeout { url } => format!("{url} took too long"),
             Failure::Status { url, status, .. } => format!("{url} answers {}", status.as_u16()),
             Failure::OptOut { url, directive } => {
@@ -127,6 +137,22 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
 
 fn in_chain<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     chain(error).find_map(|error| error.downcast_ref())
+}
+
+/// What is wrong with the server's certificate, if that is what failed.
+fn refused_certificate(error: &reqwest::Error) -> Option<String> {
+    match chain(error).find_map(tls_error)? {
+        rustls::Error::InvalidCertificate(why) => Some(why.to_string()),
+        _ => None,
+    }
+}
+
+/// The error of TLS in I/O errors around it, which name what their cause is caused by, and not the cause itself.
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    match error.downcast_ref::<io::Error>() {
+        Some(outer) => outer.get_ref().and_then(|inner| tls_error(inner)),
+        None => error.downcast_ref(),
+    }
 }
 
 /// The first cause, which holds no URL as reqwest's own text does.

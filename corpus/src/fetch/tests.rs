@@ -217,3 +217,40 @@ async fn details_hold_no_secrets() {
     let broken = fetcher.get("http://ann:hush@a b/").await.unwrap_err();
     assert!(!broken.detail.contains("hush"), "{broken}");
 }
+
+/// A server that shows a certificate of its own for `images.test`, and how often it was asked.
+async fn with_own_certificate() -> (SocketAddr, Arc<std::sync::atomic::AtomicUsize>) {
+    let own = rcgen::generate_simple_self_signed(["images.test".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), Arc::<std::sync::atomic::AtomicUsize>::default());
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            // The client hangs up on it.
+            let _ = acceptor.accept(connection).await;
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_refused_once() {
+    let (address, asked) = with_own_certificate().await;
+    let fetcher = fetcher(&[format!("images.test:{}", address.port())], |_| {});
+    let url = format!("https://images.test:{}/image?secret", address.port());
+    let error = fetcher.get(&url).await.unwrap_err();
+    assert_eq!(error.reason, "fetch_certificate", "{error}");
+    assert!(error.detail.contains("certificate is refused") && error.detail.contains("SSL_CERT_FILE"), "{error}");
+    assert!(!error.detail.contains("secret"), "{error}");
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "another try can't help");
+    // What is no TLS at all is no certificate.
+    let web = Web::start(|_| std::future::ready(Reply::new(200, &[], b"image")).boxed()).await;
+    let plain = fetcher_of(&web).get(&format!("https://{}/image", web.address)).await.unwrap_err();
+    assert_eq!(plain.reason, "fetch_connect", "{plain}");
+}

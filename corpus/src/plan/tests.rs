@@ -4,6 +4,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use proptest::prelude::*;
+use quern_faults::{Fault, Faulty};
 use quern_recipes::{Columns, Images};
 
 use super::*;
@@ -103,11 +104,12 @@ async fn a_failing_store_is_no_unreadable_file() {
     for name in ["0.parquet", "1.parquet"] {
         write(&root.path().join(name), &[5], "jpg");
     }
-    let store = Arc::new(Counted::failing(object_store::local::LocalFileSystem::new(), "1.parquet"));
+    let local = Arc::new(object_store::local::LocalFileSystem::new());
+    let store = Arc::new(Faulty::new(local, |call| call.path.ends_with("1.parquet").then_some(Fault::Throttled)));
     let prefix = object_store::path::Path::from_absolute_path(root.path()).unwrap();
     let error = plan_folder(&Folder::new(store, prefix, "there"), &dataset(root.path()), 10).await.unwrap_err();
     assert!(matches!(error, PlanError::Store { .. }), "{error}");
-    assert!(error.to_string().contains("there/1.parquet") && error.to_string().contains("cut"), "{error}");
+    assert!(error.to_string().contains("there/1.parquet") && error.to_string().contains("SlowDown"), "{error}");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use quern_faults::{Fault, Faulty, Op};
 use quern_recipes::{Columns, Dataset, Images};
 use tar::{Builder, EntryType, Header};
 
@@ -279,8 +280,8 @@ async fn what_is_meant_is_asked_where_it_is_not_clear() {
 
 #[tokio::test]
 async fn a_store_that_fails_is_no_damaged_file() {
-    let store = Arc::new(Counted::failing(InMemory::new(), "0.tar"));
-    let folder = Folder::new(store, Path::default(), "memory://in");
+    let store = Faulty::new(Arc::new(InMemory::new()), |call| (call.op == Op::Get).then_some(Fault::Throttled));
+    let folder = Folder::new(Arc::new(store), Path::default(), "memory://in");
     folder.put("0.tar", samples(3)).await.unwrap();
     let error = plan_folder(&folder, &dataset(Columns::default()), 10).await.unwrap_err();
     assert!(matches!(error, PlanError::Store { .. }), "{error}");

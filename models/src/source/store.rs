@@ -54,8 +54,10 @@ impl Mirror {
     /// `folder`'s copy; credentials and endpoints come from the environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
     pub fn new(environment: &Environment, folder: &Url) -> Result<Self, SourceError> {
         let url = folder.as_str().trim_end_matches('/').to_string();
-        // A plain web server is asked for as such; whether S3 may be is AWS_ALLOW_HTTP's to say.
-        let plain = (folder.scheme() == "http").then(|| ("allow_http".to_string(), "true".to_string()));
+        // A plain web server is asked for as such, and so is an endpoint that the environment names.
+        let is_endpoint = |(key, value): (String, String)| key.contains("_ENDPOINT") && value.starts_with("http://");
+        let is_plain = folder.scheme() == "http" || credentials().any(is_endpoint);
+        let plain = is_plain.then(|| ("allow_http".to_string(), "true".to_string()));
         let options = credentials().chain(plain);
         let (store, prefix) = object_store::parse_url_opts(folder, options)
             .map_err(|source| SourceError::Store { url: url.clone(), source })?;

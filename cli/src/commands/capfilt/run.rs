@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use quern_corpus::discover::{Discovered, NamedColumns, discover_columns};
+use quern_corpus::discover::{DiscoverError, Discovered, NamedColumns, discover_columns};
 use quern_corpus::store;
 use quern_recipes::{Images, Recipe};
 use serde_json::json;
@@ -68,7 +68,10 @@ pub async fn run(arguments: Arguments) -> Result<Done, Failure> {
     let folder = store::open(&input).map_err(|error| Failure::bad_input(chain(&error)))?;
     let image_base = arguments.image_base.as_deref().map(absolute).transpose()?;
     let found = discover_columns(&folder, NamedColumns { image_base, ..named(&arguments.columns) }).await;
-    let found = found.map_err(|error| Failure::bad_input(chain(&error)))?;
+    let found = found.map_err(|error| match error {
+        DiscoverError::Store(error) if error.is_passing() => Failure::failed(chain(&error)),
+        error => Failure::bad_input(chain(&error)),
+    })?;
     quern_telemetry::say(&described(&found));
     let recipe = recipe(&arguments, &input, found)?;
     match &arguments.write_recipe {

@@ -26,7 +26,7 @@ const SCHEMES: [Scheme; 3] = [
             &["AWS_CONTAINER_CREDENTIALS_FULL_URI"],
         ],
         files: &[],
-        advice: "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION (AWS_ENDPOINT for other stores); \
+        advice: "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION (AWS_ENDPOINT_URL for other stores); \
                  on EC2 the instance's role is asked",
     },
     Scheme {

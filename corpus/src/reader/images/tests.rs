@@ -1,6 +1,7 @@
 use futures::{TryStreamExt, stream};
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use quern_faults::{Call, Fault, Faulty, Op};
 
 use super::*;
 use crate::counted::Counted;
@@ -68,8 +69,9 @@ fn found(paths: &[&str]) -> BoxStream<'static, Result<Found, ReadError>> {
 /// What a store does once in a while is no reason to give a row up: the shard is read again.
 #[tokio::test]
 async fn a_store_that_fails_ends_the_stream() {
-    let broken = [Counted::failing(InMemory::new(), "b.jpg"), Counted::breaking(InMemory::new(), "b.jpg")];
-    for store in broken {
+    for fault in [Fault::Throttled, Fault::Torn] {
+        let fails = move |call: &Call| (call.op == Op::Get && call.path == "b.jpg").then_some(fault);
+        let store = Faulty::new(Arc::new(InMemory::new()), fails);
         let folder = Folder::new(Arc::new(store), Path::default(), "memory://pictures");
         for name in ["a.jpg", "b.jpg", "c.jpg"] {
             folder.put(name, Bytes::from("whole image")).await.unwrap();
