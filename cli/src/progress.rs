@@ -47,6 +47,13 @@ impl Meter {
             bar.abandon();
         }
     }
+
+    /// All is done, and the bar disappears.
+    pub fn clear(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 /// A run's progress, told by its coordinator's statuses.

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod apart;
+pub mod calibrate;
 pub mod caption;
 mod checkpoint;
 pub mod connection;
