@@ -24,8 +24,8 @@ use tracing::Instrument;
 use tracing_subscriber::layer::Identity;
 
 use crate::commands::{
-    capfilt, control, coordinator, corpus, demo, doctor, explain, k8s, logs, ls, plan, run, status, submit, tensors, watch,
-    worker,
+    capfilt, control, coordinator, corpus, demo, doctor, explain, k8s, logs, ls, plan, run, status, submit, tensors,
+    watch, worker,
 };
 use crate::outcome::{Done, Failure};
 

@@ -132,11 +132,9 @@ fn measured(warm_up: &Timed, shard: &Timed, shard_rows: usize, group_rows: usize
             images: rows - group_rows,
             time: since(shard.left[group_rows - 1], &shard.left),
         },
-        _ => Measured {
-            basis: Basis::FewImages,
-            images: warm_up.left.len(),
-            time: since(warm_up.begun, &warm_up.left),
-        },
+        _ => {
+            Measured { basis: Basis::FewImages, images: warm_up.left.len(), time: since(warm_up.begun, &warm_up.left) }
+        }
     }
 }
 

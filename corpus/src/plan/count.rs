@@ -62,7 +62,11 @@ async fn read_footer(folder: &Folder, dataset: &Dataset, file: &str, size: u64) 
     columns::find(schema, &named, &dataset.images)?;
     let groups = row_groups(&metadata);
     let rows = groups.iter().sum();
-    if rows > MAX_ROWS { Err(CountError::TooManyRows(rows)) } else { Ok(Counted { groups, columns: columns::found(schema, &named) }) }
+    if rows > MAX_ROWS {
+        Err(CountError::TooManyRows(rows))
+    } else {
+        Ok(Counted { groups, columns: columns::found(schema, &named) })
+    }
 }
 
 async fn count_samples(folder: &Folder, dataset: &Dataset, file: &str, size: u64) -> Result<Counted, CountError> {

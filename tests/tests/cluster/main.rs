@@ -7,6 +7,7 @@ mod harness;
 mod inputs;
 mod kubernetes;
 mod operated;
+mod planned;
 mod same_bytes;
 mod short_form;
 mod stages;

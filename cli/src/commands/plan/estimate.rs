@@ -68,10 +68,9 @@ pub fn capfilt(
         workers,
         device_hours,
         hours: device_hours.map(|hours| hours * shards.div_ceil(workers.into()) as f64 / shards.max(1) as f64),
-        cost: device_hours.zip(price).map(|(hours, price)| Cost {
-            amount: hours * price.per_device_hour,
-            currency: price.currency.clone(),
-        }),
+        cost: device_hours
+            .zip(price)
+            .map(|(hours, price)| Cost { amount: hours * price.per_device_hour, currency: price.currency.clone() }),
     }
 }
 
@@ -89,11 +88,7 @@ pub fn output(datasets: &[DatasetSurvey], calibration: Option<&Calibration>) -> 
 }
 
 /// What each stage sees.
-pub fn training(
-    recipe: &Recipe,
-    datasets: &[DatasetSurvey],
-    calibration: Option<&Calibration>,
-) -> Vec<StageEstimate> {
+pub fn training(recipe: &Recipe, datasets: &[DatasetSurvey], calibration: Option<&Calibration>) -> Vec<StageEstimate> {
     let stage1 = recipe.stage1.as_ref().map(|stage| ("stage1", stage.steps, stage.batch));
     let stage2 = recipe.stage2.as_ref().map(|stage| ("stage2", stage.steps, stage.batch));
     let rows = trained_rows(datasets, calibration);

@@ -72,7 +72,8 @@ fn columns(dataset: &DatasetSurvey) -> String {
     }
     let readable = dataset.files - dataset.unreadable.len() as u64;
     let columns = dataset.columns.iter().map(|column| {
-        let files = if column.files < readable { format!(" in {} files", grouped(column.files)) } else { String::new() };
+        let files =
+            if column.files < readable { format!(" in {} files", grouped(column.files)) } else { String::new() };
         format!("{} in `{}` ({}){files}", column.role, visible(&column.name), visible(&column.holds))
     });
     columns.collect::<Vec<_>>().join(", ")
@@ -128,7 +129,7 @@ fn capfilt(page: &mut Page, plan: &Plan, recipe: &Recipe) {
         } else {
             String::new()
         };
-        page.said("time", &format!("{} on {workers} like this one{idle}", time(hours)));
+        page.said("time", &format!("{} on {workers}{idle}", time(hours)));
     }
     match &capfilt.cost {
         Some(cost) => page.said("cost", &format!("{} {} for the device-hours", money(cost.amount), cost.currency)),
@@ -198,7 +199,15 @@ fn training(page: &mut Page, plan: &Plan) {
         let (images, rows) = (grouped(stage.images), grouped(stage.rows));
         let (steps, batch, epochs) = (grouped(stage.steps), grouped(stage.batch.into()), significant(stage.epochs));
         let name = if stage.stage == "stage2" { "stage 2" } else { "stage 1" };
-        page.said(name, &format!("{images} images ({steps} steps of {batch}): {epochs} epochs of {rows} rows"));
+        let earlier = if plan.datasets.iter().any(|dataset| dataset.captions == Captions::EarlierRun) {
+            ", if the earlier run kept them all"
+        } else {
+            ""
+        };
+        page.said(
+            name,
+            &format!("{images} images ({steps} steps of {batch}): {epochs} epochs of {rows} rows{earlier}"),
+        );
     }
     page.said("time", "not estimated: training is not measured here");
 }

@@ -80,7 +80,8 @@ pub async fn read(
     if total == 0 {
         return Ok((None, Vec::new()));
     }
-    let failed = |error: &dyn std::error::Error| Failure::failed(format!("data set `{}`: {}", dataset.name, chain(error)));
+    let failed =
+        |error: &dyn std::error::Error| Failure::failed(format!("data set `{}`: {}", dataset.name, chain(error)));
     let folder = store::open(&dataset.path).map_err(|error| failed(&error))?;
     let mut meter = Meter::new(&dataset.name, total, "rows of the sample");
     let begun = Instant::now();

@@ -120,7 +120,10 @@ fn merged(columns: impl Iterator<Item = (&'static str, String, String, u64)>) ->
 /// A store that is out of order may be in order later; else the recipe or the data is wrong.
 fn failure(error: PlanError) -> Failure {
     match &error {
-        PlanError::Store { source, .. } if source.is_passing() => Failure::failed(chain(&error)),
+        PlanError::Store { source, .. } if source.is_passing() => Failure::failed(format!(
+            "{}; check the URL, the network, and the credentials that `quern doctor` finds",
+            chain(&error)
+        )),
         _ => Failure::bad_input(chain(&error)),
     }
 }

@@ -71,7 +71,9 @@ async fn calibrate(
     mut rows: Vec<RawRow>,
     options: &Options,
 ) -> Result<Calibration, String> {
-    let worker = companion::path().map_err(|missing| missing.to_string())?;
+    let worker = companion::path().map_err(|_| {
+        "quern-worker is not beside quern: run `make build`, install it, or give --throughput".to_owned()
+    })?;
     // Data sets are mixed.
     rows.sort_by_cached_key(|row| row.id.key());
     let captioned = datasets.iter().filter(|dataset| dataset.captions == Captions::CapFilt);
