@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use quern_recipes::{Dedup, ExportPart, ExportTarget, Images, Precision, Recipe, RecipeError, Semantics, T5Gelu};
+use quern_recipes::{
+    Dedup, ExportPart, ExportTarget, Images, Precision, Price, Recipe, RecipeError, Semantics, T5Gelu,
+};
 
 /// A recipe that holds; the tests break one thing each.
 const SOUND: &str = "\
@@ -523,7 +525,7 @@ fn the_hash_covers_the_method_and_nothing_else() {
         assert_ne!(recipe, base, "the change must change something");
         recipe.hash()
     };
-    let without_effect: [&dyn Fn(&mut Recipe); 12] = [
+    let without_effect: [&dyn Fn(&mut Recipe); 13] = [
         &|r| r.name = "another".into(),
         &|r| r.output = "s3://elsewhere".into(),
         &|r| r.datasets[0].path = "/mnt/web".into(),

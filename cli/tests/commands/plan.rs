@@ -112,14 +112,15 @@ fn a_plan_for_people_leaves_nothing_behind_and_is_the_same_again() {
     };
     let text = page(&[]);
     assert!(text.starts_with("Plan of mixed (recipe hash "), "{text}");
+    let words: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for expected in [
-        "  together                4     64",
+        "together 4 64",
         "can't read zz.parquet: not a readable parquet file",
         "not measured: quern-worker is not beside quern",
         "its size is known only when",
         "not estimated: training is not measured here",
     ] {
-        assert!(text.contains(expected), "`{expected}` is missing in\n{text}");
+        assert!(words.contains(expected), "`{expected}` is missing in\n{text}");
     }
     assert!(!text.contains("device-hours"), "{text}");
     let given = page(&["--throughput", "0.5", "--workers", "9"]);

@@ -18,8 +18,10 @@ use crate::progress::Meter;
 
 /// Runs of rows that are read and decoded at a time; a worker decodes on as many threads.
 const CONCURRENT_RUNS: usize = 4;
-/// Bytes of encoded images of a data set that are kept for the calibration.
+/// Bytes of encoded images of a data set that are kept for the calibration, and for a part.
 const KEPT_BYTES: usize = 32 << 20;
+/// Rows of the part that tells the output's size.
+const PART_ROWS: usize = 10_000;
 
 /// What the sample was like.
 #[derive(Debug, Serialize)]
@@ -60,6 +62,7 @@ struct Gathered {
     heights: Vec<u32>,
     /// What becomes of them where captions are kept.
     parts: Vec<PartRow>,
+    parts_bytes: usize,
     /// For the calibration.
     kept: Vec<RawRow>,
     kept_bytes: usize,
@@ -108,7 +111,10 @@ pub async fn read(
     let kept = std::mem::take(&mut gathered.kept);
     let part_bytes = match dataset.capfilt || recipe.captions.is_some() {
         true => None,
-        false => Some(part_bytes(parts, &Provenance::default()).map_err(|error| failed(&error))?),
+        false => {
+            let rows = parts.len().max(1) as f64;
+            Some(part_bytes(parts, &Provenance::default()).map_err(|error| failed(&error))? as f64 / rows)
+        }
     };
     Ok((Some(gathered.sample(seconds, part_bytes)), kept))
 }
@@ -140,21 +146,21 @@ impl Gathered {
             self.widths.push(width);
             self.heights.push(height);
         }
-        let outcome = match (size, dataset.capfilt) {
+        let embed = recipe.capfilt.as_ref().is_some_and(|capfilt| capfilt.embed_images);
+        let passed = (!dataset.capfilt).then(|| pass_through(row.clone(), embed));
+        let failed = match (size, &passed) {
             (Err(failed), _) => Some(failed),
-            (Ok(_), true) => None,
             // A caption that is kept must be there.
-            (Ok(_), false) => match pass_through(row.clone(), false).outcome {
-                failed @ RowOutcome::Quarantined { .. } => Some(failed),
-                _ => None,
-            },
+            (Ok(_), Some(PartRow { outcome: failed @ RowOutcome::Quarantined { .. }, .. })) => Some(failed.clone()),
+            (Ok(_), _) => None,
         };
-        if !dataset.capfilt {
-            let embed = outcome.is_none() && recipe.capfilt.as_ref().is_some_and(|capfilt| capfilt.embed_images);
-            let passed = pass_through(row.clone(), embed);
-            self.parts.push(PartRow { outcome: outcome.clone().unwrap_or(passed.outcome), ..passed });
+        if let Some(passed) = passed {
+            self.add_to_part(match &failed {
+                Some(failed) => PartRow { outcome: failed.clone(), image: None, ..passed },
+                None => passed,
+            });
         }
-        match outcome {
+        match failed {
             Some(RowOutcome::Quarantined { stage, reason, detail }) => self.fail(stage, &reason, detail, 1),
             _ => {
                 // The share that is due by now: so they are spread over the whole sample.
@@ -170,12 +176,21 @@ impl Gathered {
         }
     }
 
+    /// Keeps what becomes of a row, while there is room.
+    fn add_to_part(&mut self, row: PartRow) {
+        let bytes = row.image.as_ref().map_or(0, |image| image.len());
+        if self.parts.len() < PART_ROWS && self.parts_bytes + bytes <= KEPT_BYTES {
+            self.parts_bytes += bytes;
+            self.parts.push(row);
+        }
+    }
+
     fn fail(&mut self, stage: Stage, reason: &str, detail: String, rows: u64) {
         self.rows += rows;
         self.quarantined.entry((stage, reason.to_owned())).or_insert((0, detail)).0 += rows;
     }
 
-    fn sample(self, seconds: f64, part_bytes: Option<u64>) -> Sample {
+    fn sample(self, seconds: f64, part_bytes_per_row: Option<f64>) -> Sample {
         let quarantined = self.quarantined.into_iter().map(|((stage, reason), (rows, detail))| Quarantined {
             stage: stage.to_string(),
             reason,
@@ -190,7 +205,7 @@ impl Gathered {
             width: median(self.widths),
             height: median(self.heights),
             seconds,
-            part_bytes_per_row: part_bytes.map(|bytes| bytes as f64 / self.rows as f64),
+            part_bytes_per_row,
         }
     }
 }
