@@ -74,8 +74,17 @@ pub struct Calibration {
     pub tokens_per_caption: f64,
     /// Share of the different images that keep a caption, after the recipe's filters.
     pub kept_share: f64,
-    /// Bytes of a part, both files, per row.
-    pub part_bytes_per_row: f64,
+    /// What the images' part takes.
+    pub part_bytes: PartBytes,
+}
+
+/// What parts take, both files of each.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PartBytes {
+    /// Whatever its rows.
+    pub per_shard: f64,
+    /// For each of its rows.
+    pub per_row: f64,
 }
 
 /// What a throughput was measured on. The models were loaded before, and warm but for the last.
@@ -139,19 +148,37 @@ impl Request {
     }
 }
 
-/// Bytes of the part that rows make up, both files: of any rows, numbered anew. 0 for none.
-///
-/// # Errors
-/// As [`encode_part`].
-pub fn part_bytes(mut rows: Vec<PartRow>, provenance: &Provenance) -> Result<u64, PartError> {
-    let Some(id) = rows.first().map(|row| row.id.clone()) else { return Ok(0) };
+impl PartBytes {
+    /// Of rows like these: any rows, numbered anew. What a part has without rows is told by half of them beside all of
+    /// them, images left aside, whose sizes differ too much.
+    ///
+    /// # Errors
+    /// As [`encode_part`].
+    pub fn of(rows: Vec<PartRow>, provenance: &Provenance) -> Result<Self, PartError> {
+        let (count, half) = (rows.len(), rows.len() / 2);
+        let bare: Vec<PartRow> = rows.iter().map(|row| PartRow { image: None, ..row.clone() }).collect();
+        let half_bytes = part_bytes(bare[..half].to_vec(), provenance)?;
+        let bare_bytes = part_bytes(bare, provenance)?;
+        let bytes = part_bytes(rows, provenance)?;
+        if half == 0 {
+            return Ok(PartBytes { per_shard: 0.0, per_row: bytes });
+        }
+        let bare_row = (bare_bytes - half_bytes) / (count - half) as f64;
+        let per_shard = (bare_bytes - bare_row * count as f64).max(0.0);
+        Ok(PartBytes { per_shard, per_row: (bytes - per_shard) / count as f64 })
+    }
+}
+
+/// Bytes of the part that rows make up, numbered anew; 0 for none.
+fn part_bytes(mut rows: Vec<PartRow>, provenance: &Provenance) -> Result<f64, PartError> {
+    let Some(id) = rows.first().map(|row| row.id.clone()) else { return Ok(0.0) };
     for (at, row) in rows.iter_mut().enumerate() {
         row.id = RowId { row: at as u64, ..id.clone() };
     }
     let (dataset, file) = (id.dataset.to_string(), id.file.to_string());
     let shard = ShardSpec { shard: ShardId("sample".into()), dataset, file, row_start: 0, rows: rows.len() as u64 };
     let part = encode_part(&shard, rows, provenance)?;
-    Ok(part.data.iter().chain(&part.quarantine).map(|(_, bytes)| bytes.len() as u64).sum())
+    Ok(part.data.iter().chain(&part.quarantine).map(|(_, bytes)| bytes.len() as f64).sum())
 }
 
 fn write_line(to: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
@@ -186,13 +213,18 @@ mod tests {
     }
 
     #[test]
-    fn any_rows_make_a_part_whose_bytes_are_counted() {
-        let passed = |at, caption: &str| crate::pass_through(row(at, b"image", Some(caption)), false);
-        let bytes = |rows| part_bytes(rows, &Provenance::default()).unwrap();
-        assert_eq!(bytes(Vec::new()), 0);
-        let few = bytes(vec![passed(90, "a"), passed(4, "b")]);
-        let longer = bytes(vec![passed(90, &"long ".repeat(500)), passed(4, " "), passed(8, "b")]);
-        assert!(few > 0 && longer > few, "{few}, {longer}");
+    fn a_parts_bytes_are_told_from_few_rows() {
+        let text = |at: u64| blake3::hash(&at.to_le_bytes()).to_hex().to_string();
+        let rows =
+            |count| (0..count).map(|at| crate::pass_through(row(90 - at, b"image", Some(&text(at))), false)).collect();
+        let provenance = Provenance::default();
+        let few = PartBytes::of(rows(20), &provenance).unwrap();
+        let many = part_bytes(rows(90), &provenance).unwrap();
+        let told = few.per_shard + 90.0 * few.per_row;
+        assert!((told / many - 1.0).abs() < 0.1 && few.per_shard > 500.0, "{few:?}: {told} for {many}");
+        let one = PartBytes::of(rows(1), &provenance).unwrap();
+        assert_eq!((one.per_shard, one.per_row), (0.0, part_bytes(rows(1), &provenance).unwrap()));
+        assert_eq!(PartBytes::of(Vec::new(), &provenance).unwrap(), PartBytes { per_shard: 0.0, per_row: 0.0 });
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quern_capfilt::calibration::{Answer, Basis, Calibration, Request, part_bytes};
+use quern_capfilt::calibration::{Answer, Basis, Calibration, PartBytes, Request};
 use quern_capfilt::{PartRow, Provenance, RowOutcome, filter};
 use quern_capfilt_engine::{Engine, EngineError};
 use quern_corpus::reader::RawRow;
@@ -62,7 +62,7 @@ fn calibrate(device: &str, request: &Request, rows: &[RawRow]) -> Result<Calibra
     let outcomes = filter(outcomes, recipe);
     let kept = outcomes.iter().filter(|row| matches!(row.outcome, RowOutcome::Kept { .. })).count();
     let provenance = Provenance { models: engine.model_digests().clone(), ..Provenance::default() };
-    let bytes = part_bytes(outcomes, &provenance).map_err(|error| error.to_string())?;
+    let part_bytes = PartBytes::of(outcomes, &provenance).map_err(|error| error.to_string())?;
     let written = engine.written();
     Ok(Calibration {
         device: torch::device_name(device),
@@ -75,7 +75,7 @@ fn calibrate(device: &str, request: &Request, rows: &[RawRow]) -> Result<Calibra
         different_images: different,
         tokens_per_caption: written.tokens as f64 / written.captions.max(1) as f64,
         kept_share: kept as f64 / different.max(1) as f64,
-        part_bytes_per_row: bytes as f64 / different.max(1) as f64,
+        part_bytes,
     })
 }
 

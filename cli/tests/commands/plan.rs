@@ -17,7 +17,7 @@ const PNG: &[u8] = b"\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x4
 /// A `quern-worker` that reads the request and answers.
 const WORKER: &str = r#"head -1 > "$0.request"; cat > "$0.rows"; echo '{"calibrated": {"device": "cuda:0", "hardware": "NVIDIA H100",
     "threads": 1, "images_per_second": 0.5, "basis": "whole_shard", "images": 40, "seconds": 80.0, "different_images": 40,
-    "tokens_per_caption": 9.0, "kept_share": 1.0, "part_bytes_per_row": 1000.0}}'"#;
+    "tokens_per_caption": 9.0, "kept_share": 1.0, "part_bytes": {"per_shard": 0.0, "per_row": 1000.0}}}'"#;
 
 /// A recipe over two data sets: parquet files, one of which is none, and a tar file with an image that is none and a sample
 /// without a caption.

@@ -50,7 +50,7 @@ fn a_plan_is_what_the_run_then_does() {
     ];
     pairs.iter().for_each(|(planned, done)| assert_eq!(planned, done, "{web}"));
     let bytes = number(&planned["output"]["bytes"]) / number(&totals["bytes"]);
-    assert!((0.3..3.0).contains(&bytes), "{bytes} times the bytes that were written");
+    assert!((0.8..1.25).contains(&bytes), "{bytes} times the bytes that were written");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The sums: hours, time, cost, output and epochs, from what was counted, sampled and measured.
 
-use quern_capfilt::calibration::Calibration;
+use quern_capfilt::calibration::{Calibration, PartBytes};
 use quern_recipes::{Price, Recipe};
 use serde::Serialize;
 
@@ -80,11 +80,18 @@ pub fn output(datasets: &[DatasetSurvey], calibration: Option<&Calibration>) -> 
     for dataset in datasets {
         bytes += match (dataset.captions, &dataset.sample) {
             (_, None) => 0.0,
-            (Captions::CapFilt, Some(_)) => usable_rows(dataset) * calibration?.part_bytes_per_row,
-            (Captions::Kept | Captions::EarlierRun, Some(sample)) => dataset.rows as f64 * sample.part_bytes_per_row?,
+            (Captions::CapFilt, Some(_)) => parts(usable_rows(dataset), dataset.shards, calibration?.part_bytes),
+            (Captions::Kept | Captions::EarlierRun, Some(sample)) => {
+                parts(dataset.rows as f64, dataset.shards, sample.part_bytes?)
+            }
         };
     }
     Some(OutputEstimate { rows: trained_rows(datasets, calibration), bytes: bytes.round() as u64 })
+}
+
+/// Bytes of so many parts with so many rows together.
+fn parts(rows: f64, parts: u64, PartBytes { per_shard, per_row }: PartBytes) -> f64 {
+    parts as f64 * per_shard + rows * per_row
 }
 
 /// What each stage sees.

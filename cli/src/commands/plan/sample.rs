@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use quern_capfilt::calibration::part_bytes;
+use quern_capfilt::calibration::PartBytes;
 use quern_capfilt::{PartRow, Provenance, RowOutcome, Stage, decode_row, pass_through};
 use quern_corpus::reader::{RawRow, ReadError, Reader};
 use quern_corpus::sample::RowRange;
@@ -37,8 +37,8 @@ pub struct Sample {
     pub height: u32,
     /// Time of reading and decoding, in seconds.
     pub seconds: f64,
-    /// Bytes of the output per row, where captions are kept.
-    pub part_bytes_per_row: Option<f64>,
+    /// What the output takes, where captions are kept.
+    pub part_bytes: Option<PartBytes>,
 }
 
 /// Rows of the sample that would be in quarantine.
@@ -111,10 +111,7 @@ pub async fn read(
     let kept = std::mem::take(&mut gathered.kept);
     let part_bytes = match dataset.capfilt || recipe.captions.is_some() {
         true => None,
-        false => {
-            let rows = parts.len().max(1) as f64;
-            Some(part_bytes(parts, &Provenance::default()).map_err(|error| failed(&error))? as f64 / rows)
-        }
+        false => Some(PartBytes::of(parts, &Provenance::default()).map_err(|error| failed(&error))?),
     };
     Ok((Some(gathered.sample(seconds, part_bytes)), kept))
 }
@@ -190,7 +187,7 @@ impl Gathered {
         self.quarantined.entry((stage, reason.to_owned())).or_insert((0, detail)).0 += rows;
     }
 
-    fn sample(self, seconds: f64, part_bytes_per_row: Option<f64>) -> Sample {
+    fn sample(self, seconds: f64, part_bytes: Option<PartBytes>) -> Sample {
         let quarantined = self.quarantined.into_iter().map(|((stage, reason), (rows, detail))| Quarantined {
             stage: stage.to_string(),
             reason,
@@ -205,7 +202,7 @@ impl Gathered {
             width: median(self.widths),
             height: median(self.heights),
             seconds,
-            part_bytes_per_row,
+            part_bytes,
         }
     }
 }
