@@ -8,6 +8,8 @@
 //! - [`read_captions`], [`read_data`], [`read_quarantine`]: the way back;
 //! - [`visit_rows`]: all rows of an output;
 //! - [`Manifest`]: which parts make up an output;
+//! - `decode_row`: a row's image, or what becomes of the row without (crate feature `images`);
+//! - [`calibration`]: how fast a device does all this, asked of another process;
 //! - [`card`](card()): the dataset card that is written beside it;
 //! - [`TaskEntry`], [`ResultFiles`]: what was done with what was trained;
 //! - [`SlowestShards`]: which shards took longest, beside the output;
@@ -25,8 +27,11 @@
 //! ```
 //! A file's digest is that of its own bytes. A shard without rows of one kind has no file of that kind.
 
+pub mod calibration;
 mod candidate;
 mod card;
+#[cfg(feature = "images")]
+mod decode;
 mod filters;
 mod language;
 mod manifest;
@@ -48,6 +53,8 @@ mod web_image;
 
 pub use candidate::{Candidate, Source, distinct, select};
 pub use card::{CARD, card};
+#[cfg(feature = "images")]
+pub use decode::{decode_row, panic_message};
 pub use filters::filter;
 pub use manifest::{MANIFEST, Manifest, ManifestError, PartEntry, QuarantinedShard, Totals};
 pub use models::{ModelFileError, model_digests};

@@ -24,8 +24,8 @@ use tracing::Instrument;
 use tracing_subscriber::layer::Identity;
 
 use crate::commands::{
-    capfilt, control, coordinator, corpus, demo, doctor, explain, k8s, logs, ls, run, status, submit, tensors, watch,
-    worker,
+    capfilt, control, coordinator, corpus, demo, doctor, explain, k8s, logs, ls, plan, run, status, submit, tensors,
+    watch, worker,
 };
 use crate::outcome::{Done, Failure};
 
@@ -49,6 +49,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Plan(plan::Arguments),
     Run(run::Arguments),
     Coordinator(coordinator::Arguments),
     Worker(worker::Arguments),
@@ -109,6 +110,7 @@ async fn asking(command: &str, asked: impl Future<Output = Result<Done, Failure>
 
 async fn carry_out(command: Command) -> Result<Done, Failure> {
     match command {
+        Command::Plan(arguments) => plan::plan(arguments).await,
         Command::Run(arguments) => run::run(arguments).await,
         Command::Coordinator(arguments) => coordinator::coordinator(arguments).await,
         Command::Worker(arguments) => worker::worker(arguments),

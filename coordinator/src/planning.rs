@@ -31,12 +31,11 @@ pub(crate) async fn plan(recipe: &Recipe) -> Result<Event, PlanningError> {
         Some(manifest) if manifest.recipe_hash == recipe.hash() => manifest.shards(),
         _ => Vec::new(),
     };
-    let mut planned = DatasetPlan { shards: Vec::new(), unreadable: Vec::new() };
+    let (mut shards, mut unreadable) = (Vec::new(), Vec::new());
     for dataset in &recipe.datasets {
         let milled = Milled::of(&dataset.name, &known);
-        planned.add(plan_again(dataset, recipe.shard_rows, &milled).await?);
+        add(plan_again(dataset, recipe.shard_rows, &milled).await?, &mut shards, &mut unreadable);
     }
-    let (shards, unreadable) = in_the_machines_words(planned);
     Ok(Event::Planned { shards, unreadable })
 }
 
@@ -45,12 +44,11 @@ pub(crate) async fn plan(recipe: &Recipe) -> Result<Event, PlanningError> {
 /// # Errors
 /// When a data set can't be read.
 pub(crate) async fn extend(recipe: &Recipe, known: &[ShardSpec]) -> Result<Event, PlanningError> {
-    let mut planned = DatasetPlan { shards: Vec::new(), unreadable: Vec::new() };
+    let (mut shards, mut unreadable) = (Vec::new(), Vec::new());
     for dataset in &recipe.datasets {
         let milled = Milled::of(&dataset.name, known);
-        planned.add(plan_more(dataset, recipe.shard_rows, &milled).await?);
+        add(plan_more(dataset, recipe.shard_rows, &milled).await?, &mut shards, &mut unreadable);
     }
-    let (shards, unreadable) = in_the_machines_words(planned);
     Ok(Event::Extended { shards, unreadable })
 }
 
@@ -66,10 +64,11 @@ pub(crate) async fn manifest(recipe: &Recipe) -> Result<Option<Manifest>, Planni
     }
 }
 
-fn in_the_machines_words(planned: DatasetPlan) -> (Vec<ShardPlan>, Vec<UnreadableFile>) {
-    let unreadable =
-        |file: quern_corpus::plan::UnreadableFile| UnreadableFile { shard: plan_of(file.shard), reason: file.reason };
-    (planned.shards.into_iter().map(plan_of).collect(), planned.unreadable.into_iter().map(unreadable).collect())
+/// Adds a data set's plan, in the machine's words.
+fn add(planned: DatasetPlan, shards: &mut Vec<ShardPlan>, unreadable: &mut Vec<UnreadableFile>) {
+    shards.extend(planned.shards.into_iter().map(plan_of));
+    let files = planned.unreadable.into_iter();
+    unreadable.extend(files.map(|file| UnreadableFile { shard: plan_of(file.shard), reason: file.reason }));
 }
 
 pub(crate) fn plan_of(spec: ShardSpec) -> ShardPlan {

@@ -6,10 +6,12 @@
 
 use std::sync::Arc;
 
-use parquet::basic::Type as Physical;
+use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use parquet::errors::ParquetError;
 use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 use quern_recipes::{Columns, Dataset, Images};
+
+use crate::plan::FoundColumn;
 
 /// A file's columns are not those that the recipe names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,6 +107,36 @@ pub(crate) fn find(schema: &SchemaDescriptor, columns: &Columns, images: &Images
             )?),
         },
     })
+}
+
+/// The wanted columns that a file has, for people.
+pub(crate) fn found(schema: &SchemaDescriptor, columns: &Columns) -> Vec<FoundColumn> {
+    let of = |role, name: &String| {
+        let field = &schema.root_schema().get_fields()[root(schema, name)?];
+        Some(FoundColumn { role, name: name.clone(), holds: kind(field) })
+    };
+    let roles = [("image", &columns.image), ("caption", &columns.caption), ("key", &columns.key)];
+    roles.into_iter().filter_map(|(role, name)| of(role, name)).collect()
+}
+
+/// `text`, `bytes`, `int64`, `struct of bytes, path`.
+fn kind(field: &Type) -> String {
+    match field.is_primitive() {
+        true if is_text(field) => "text".into(),
+        true if field.get_physical_type() == Physical::BYTE_ARRAY => "bytes".into(),
+        true => field.get_physical_type().to_string().to_lowercase(),
+        false => {
+            let names: Vec<_> = field.get_fields().iter().map(|field| field.name()).collect();
+            format!("struct of {}", names.join(", "))
+        }
+    }
+}
+
+/// Whether a field is text, which no encoded image is.
+pub(crate) fn is_text(field: &Type) -> bool {
+    let info = field.get_basic_info();
+    field.is_primitive()
+        && (info.converted_type() == ConvertedType::UTF8 || info.logical_type_ref() == Some(&LogicalType::String))
 }
 
 /// The same schema with plain bytes in the place of text in the root columns that are read.
@@ -229,7 +261,6 @@ fn describe(field: &Type) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parquet::basic::ConvertedType;
     use parquet::schema::parser::parse_message_type;
     use parquet::schema::types::ColumnDescPtr;
 

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use parquet::arrow::async_reader::AsyncFileReader;
-use parquet::basic::{ConvertedType, LogicalType};
-use parquet::schema::types::{SchemaDescriptor, Type};
+use parquet::schema::types::SchemaDescriptor;
 use quern_recipes::{Columns, Format, Images};
 
 use crate::columns::{self, ColumnError};
@@ -182,14 +181,8 @@ fn choose(names: &[&str], named: NamedColumns) -> Result<Columns, &'static str> 
     })
 }
 
-/// Whether a column is one of text, which no encoded image is.
 fn holds_text(schema: &SchemaDescriptor, name: &str) -> bool {
-    let is_text = |field: &Type| {
-        let info = field.get_basic_info();
-        field.is_primitive()
-            && (info.converted_type() == ConvertedType::UTF8 || info.logical_type_ref() == Some(&LogicalType::String))
-    };
-    schema.root_schema().get_fields().iter().any(|field| field.name() == name && is_text(field))
+    schema.root_schema().get_fields().iter().any(|field| field.name() == name && columns::is_text(field))
 }
 
 #[cfg(test)]

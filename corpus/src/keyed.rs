@@ -25,6 +25,8 @@ pub enum Purpose {
     Init = 8,
     /// Where a caption is cut into prefix and suffix.
     PrefixSplit = 9,
+    /// Which rows a plan looks at.
+    Sample = 10,
 }
 
 /// A stream of draws for one (seed, row, purpose, step).

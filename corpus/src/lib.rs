@@ -2,6 +2,7 @@
 //!
 //! - [`store`]: folders behind paths and URLs.
 //! - [`plan`]: which shards a data set has, from its files' footers and headers alone.
+//! - [`sample`]: rows that stand for a data set.
 //! - [`discover`]: which columns a data set has.
 //! - [`reader`]: a shard's rows as a stream.
 //! - [`fetch`]: images from the web.
@@ -26,6 +27,7 @@ mod parquet_file;
 pub mod plan;
 pub mod reader;
 mod rows;
+pub mod sample;
 pub mod store;
 mod tars;
 #[cfg(feature = "images")]

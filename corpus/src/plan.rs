@@ -7,21 +7,18 @@
 //! read is reported and keeps its place in the numbering, so that mending it changes no other shard's name. Files that came
 //! later are numbered after those that were there ([`Milled`]).
 
+mod count;
 mod milled;
 
-use std::collections::BTreeSet;
-
 use futures::{StreamExt, stream};
-use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::file::metadata::ParquetMetaData;
 use quern_recipes::{Dataset, Format, Images};
 
-use crate::columns::{self, ColumnError};
+use self::count::{CountError, Counted, count};
+use crate::columns::ColumnError;
 use crate::files::{FilesError, of_one_format};
-use crate::parquet_file::{self, ParquetFile};
 use crate::rows::{RowId, ShardId, ShardSpec};
 use crate::store::{self, Folder, StoreError};
-use crate::tars::{Layout, Samples, TarError};
 
 pub use milled::Milled;
 
@@ -31,8 +28,8 @@ const CONCURRENT_FILES: usize = 64;
 /// Files per data set, rows per file: what a [`ShardId`]'s digits hold, so that order of names is shard order.
 const MAX_FILES: usize = 100_000;
 const MAX_ROWS: u64 = 1_000_000_000;
-/// Different extensions that are remembered of a tar file.
-const MAX_EXTENSIONS: usize = 256;
+/// Sets of columns that are remembered of a data set.
+const MAX_LAYOUTS: usize = 8;
 
 /// What a data set is milled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,14 +38,35 @@ pub struct DatasetPlan {
     pub shards: Vec<ShardSpec>,
     /// The files that can't be read, in the order of their names.
     pub unreadable: Vec<UnreadableFile>,
+    /// What the files are.
+    pub inputs: Inputs,
 }
 
-impl DatasetPlan {
-    /// Adds another data set's plan.
-    pub fn add(&mut self, other: DatasetPlan) {
-        self.shards.extend(other.shards);
-        self.unreadable.extend(other.unreadable);
-    }
+/// What a data set's files are, read or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inputs {
+    /// Of which kind all are.
+    pub format: Format,
+    /// How many there are.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Rows of those that can be read, before `max_rows`.
+    pub rows: u64,
+    /// The columns that are read, with the number of files that have them so; in the order in which they were met, 8 at
+    /// most.
+    pub layouts: Vec<(Vec<FoundColumn>, u64)>,
+}
+
+/// A column that is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundColumn {
+    /// `image`, `caption` or `key`, as the recipe's `columns` calls it.
+    pub role: &'static str,
+    /// Its name; in tar files the extension of the members.
+    pub name: String,
+    /// What it holds, for people.
+    pub holds: String,
 }
 
 /// A file that can't be read.
@@ -147,7 +165,8 @@ pub async fn plan_dataset(dataset: &Dataset, shard_rows: u64) -> Result<DatasetP
 pub async fn plan_again(dataset: &Dataset, shard_rows: u64, milled: &Milled) -> Result<DatasetPlan, PlanError> {
     let folder = store::open(&dataset.path).map_err(|error| store_error(dataset, error))?;
     let is_drawn_from = dataset.max_rows.is_some() && !milled.is_empty();
-    plan_files(&folder, dataset, shard_rows, milled, |file| !is_drawn_from || milled.knows(file)).await
+    let wanted = |file: &str| !is_drawn_from || milled.knows(file);
+    plan_files(&folder, dataset, shard_rows, milled, wanted, |_, _| {}).await
 }
 
 /// The shards of those files of a data set that were not planned before, or couldn't be read then. None, where `max_rows`
@@ -159,11 +178,9 @@ pub async fn plan_again(dataset: &Dataset, shard_rows: u64, milled: &Milled) -> 
 /// # Panics
 /// If `shard_rows` is 0.
 pub async fn plan_more(dataset: &Dataset, shard_rows: u64, milled: &Milled) -> Result<DatasetPlan, PlanError> {
-    if dataset.max_rows.is_some() {
-        return Ok(DatasetPlan { shards: Vec::new(), unreadable: Vec::new() });
-    }
     let folder = store::open(&dataset.path).map_err(|error| store_error(dataset, error))?;
-    plan_files(&folder, dataset, shard_rows, milled, |file| !milled.has_rows_of(file)).await
+    let wanted = |file: &str| dataset.max_rows.is_none() && !milled.has_rows_of(file);
+    plan_files(&folder, dataset, shard_rows, milled, wanted, |_, _| {}).await
 }
 
 /// As [`plan_dataset`], on a folder that is open already; the data set's `path` is not looked at.
@@ -171,7 +188,20 @@ pub async fn plan_more(dataset: &Dataset, shard_rows: u64, milled: &Milled) -> R
 /// # Errors
 /// As [`plan_dataset`].
 pub async fn plan_folder(folder: &Folder, dataset: &Dataset, shard_rows: u64) -> Result<DatasetPlan, PlanError> {
-    plan_files(folder, dataset, shard_rows, &Milled::default(), |_| true).await
+    plan_folder_telling(folder, dataset, shard_rows, |_, _| {}).await
+}
+
+/// As [`plan_folder`]; `tell` hears how many files are counted, and of how many.
+///
+/// # Errors
+/// As [`plan_dataset`].
+pub async fn plan_folder_telling(
+    folder: &Folder,
+    dataset: &Dataset,
+    shard_rows: u64,
+    tell: impl FnMut(usize, usize),
+) -> Result<DatasetPlan, PlanError> {
+    plan_files(folder, dataset, shard_rows, &Milled::default(), |_| true, tell).await
 }
 
 /// Plans those files of the folder that are `wanted`.
@@ -181,34 +211,34 @@ async fn plan_files(
     shard_rows: u64,
     milled: &Milled,
     wanted: impl Fn(&str) -> bool,
+    mut tell: impl FnMut(usize, usize),
 ) -> Result<DatasetPlan, PlanError> {
     assert!(shard_rows > 0, "a shard has at least one row");
     let (format, files) = input_files(folder, dataset).await?;
     let numbers = milled.numbers(files.iter().map(|(file, _)| file.as_str()));
     let highest = numbers.iter().max().copied().unwrap_or(0);
     if highest >= MAX_FILES {
-        return Err(PlanError::TooManyFiles {
-            dataset: dataset.name.clone(),
-            url: folder.url.clone(),
-            files: highest + 1,
-        });
+        let (dataset, url) = (dataset.name.clone(), folder.url.clone());
+        return Err(PlanError::TooManyFiles { dataset, url, files: highest + 1 });
     }
     let files: Vec<_> = numbers.into_iter().zip(files).filter(|(_, (file, _))| wanted(file)).collect();
-    let counts: Vec<_> = stream::iter(files)
+    let total = files.len();
+    let bytes = files.iter().map(|(_, (_, size))| size).sum();
+    let mut plan = DatasetPlan {
+        shards: Vec::new(),
+        unreadable: Vec::new(),
+        inputs: Inputs { format, files: total as u64, bytes, rows: 0, layouts: Vec::new() },
+    };
+    let mut foreign = None;
+    let mut counts = stream::iter(files)
         .map(|(number, (file, size))| async move {
-            let groups = match format {
-                Format::Parquet => read_footer(folder, dataset, &file, size).await,
-                Format::WebDataset => count_samples(folder, dataset, &file, size).await,
-            };
-            (number, file, groups)
+            let counted = count(folder, dataset, format, &file, size).await;
+            (number, file, counted)
         })
         .buffered(CONCURRENT_FILES)
-        .collect()
-        .await;
-    refuse_foreign_columns(folder, dataset, &counts)?;
-
-    let mut plan = DatasetPlan { shards: Vec::new(), unreadable: Vec::new() };
-    for (number, file, groups) in counts {
+        .enumerate();
+    while let Some((index, (number, file, counted))) = counts.next().await {
+        tell(index + 1, total);
         let spec = |row_start, rows| ShardSpec {
             shard: ShardId(format!("{}-{number:05}-{row_start:09}", dataset.name)),
             dataset: dataset.name.clone(),
@@ -216,22 +246,47 @@ async fn plan_files(
             row_start,
             rows,
         };
-        match groups {
-            Ok(groups) => {
-                plan.shards.extend(cut(&groups, shard_rows).into_iter().map(|(start, rows)| spec(start, rows)))
+        match counted {
+            Ok(counted) => {
+                plan.shards.extend(cut(&counted.groups, shard_rows).into_iter().map(|(start, rows)| spec(start, rows)));
+                plan.inputs.add(counted);
             }
             // A file must not be given up for good because its store was out of order for a while.
             Err(CountError::Store(error)) if error.is_passing() => return Err(store_error(dataset, error)),
-            Err(reason) => plan.unreadable.push(UnreadableFile { shard: spec(0, 0), reason: reason.to_string() }),
+            Err(reason) => {
+                plan.unreadable.push(UnreadableFile { shard: spec(0, 0), reason: reason.to_string() });
+                if let (None, CountError::Columns(source)) = (&foreign, reason) {
+                    foreign = Some((file, source));
+                }
+            }
         }
     }
+    drop(counts);
     // Files that came later are numbered last, wherever their names are.
     plan.shards.sort_by(|a, b| a.shard.cmp(&b.shard));
     plan.unreadable.sort_by(|a, b| a.shard.shard.cmp(&b.shard.shard));
+    // One file without the columns may be a stray; if every file that can be read lacks them, the recipe is wrong.
+    if let Some((file, source)) = foreign.filter(|_| milled.is_empty() && plan.unreadable.len() == total) {
+        let (dataset, url) = (dataset.name.clone(), folder.url_of(&file));
+        return Err(PlanError::Columns { dataset, url, source: Box::new(source) });
+    }
     if let Some(max_rows) = dataset.max_rows {
         plan.shards = drawn(plan.shards, max_rows);
     }
     Ok(plan)
+}
+
+impl Inputs {
+    /// Counts a file that can be read.
+    fn add(&mut self, counted: Counted) {
+        self.rows += counted.groups.iter().sum::<u64>();
+        let has_room = self.layouts.len() < MAX_LAYOUTS && !counted.columns.is_empty();
+        match self.layouts.iter_mut().find(|(columns, _)| *columns == counted.columns) {
+            Some((_, files)) => *files += 1,
+            None if has_room => self.layouts.push((counted.columns, 1)),
+            None => {}
+        }
+    }
 }
 
 /// Shards of `max_rows` rows together: those whose first rows have the lowest keys, the last of them cut; in the order of
@@ -270,91 +325,9 @@ fn store_error(dataset: &Dataset, source: StoreError) -> PlanError {
     PlanError::Store { dataset: dataset.name.clone(), source: Box::new(source) }
 }
 
-/// Why a file is left out of the plan.
-#[derive(Debug, thiserror::Error)]
-enum CountError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("not a readable parquet file: {0}")]
-    Parquet(#[source] parquet::errors::ParquetError),
-    #[error(transparent)]
-    Tar(TarError),
-    #[error("{0} rows, but at most {MAX_ROWS} are counted per file; split the file")]
-    TooManyRows(u64),
-    #[error(transparent)]
-    Columns(#[from] ColumnError),
-}
-
-/// The row count of each of a file's row groups.
-async fn read_footer(folder: &Folder, dataset: &Dataset, file: &str, size: u64) -> Result<Vec<u64>, CountError> {
-    let path = folder.path_of(file)?;
-    let opened = ParquetFile::open(folder.store.clone(), path, size).await;
-    let mut parquet = opened.map_err(|error| StoreError::new("read", folder.url_of(file), error))?;
-    let metadata = parquet.get_metadata(None).await.map_err(|error| match parquet_file::cause(error) {
-        Ok(error) => CountError::Store(StoreError::new("read", folder.url_of(file), error)),
-        Err(error) => CountError::Parquet(error),
-    })?;
-    let schema = metadata.file_metadata().schema_descr();
-    columns::find(schema, &columns::named(schema, dataset), &dataset.images)?;
-    let groups = row_groups(&metadata);
-    let rows = groups.iter().sum();
-    if rows > MAX_ROWS { Err(CountError::TooManyRows(rows)) } else { Ok(groups) }
-}
-
-/// A tar file's samples, as if they were one row group.
-async fn count_samples(folder: &Folder, dataset: &Dataset, file: &str, size: u64) -> Result<Vec<u64>, CountError> {
-    let mut samples = Samples::open(folder, file, size)?;
-    let (mut rows, mut extensions) = (0, BTreeSet::new());
-    while let Some(sample) = samples.next().await? {
-        rows += 1;
-        for member in sample.members {
-            if extensions.len() < MAX_EXTENSIONS && !extensions.contains(&member.extension) {
-                extensions.insert(member.extension);
-            }
-        }
-    }
-    match rows {
-        0 => Ok(Vec::new()),
-        rows if rows > MAX_ROWS => Err(CountError::TooManyRows(rows)),
-        rows => {
-            Layout::new(&dataset.columns).check(&dataset.columns, &extensions).map(|()| vec![rows]).map_err(Into::into)
-        }
-    }
-}
-
-impl From<TarError> for CountError {
-    fn from(error: TarError) -> Self {
-        match error {
-            TarError::Store(error) => CountError::Store(error),
-            error @ TarError::Damaged(_) => CountError::Tar(error),
-        }
-    }
-}
-
 /// The row count of each row group.
 pub(crate) fn row_groups(metadata: &ParquetMetaData) -> Vec<u64> {
     metadata.row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).collect()
-}
-
-/// One file without the columns may be a stray; if every file that can be read lacks them, the recipe is wrong.
-fn refuse_foreign_columns(
-    folder: &Folder,
-    dataset: &Dataset,
-    counts: &[(usize, String, Result<Vec<u64>, CountError>)],
-) -> Result<(), PlanError> {
-    if counts.iter().any(|(.., groups)| groups.is_ok()) {
-        return Ok(());
-    }
-    for (_, file, groups) in counts {
-        if let Err(CountError::Columns(source)) = groups {
-            return Err(PlanError::Columns {
-                dataset: dataset.name.clone(),
-                url: folder.url_of(file),
-                source: Box::new(source.clone()),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// Cuts a file into (first row, rows), given the row counts of its row groups.

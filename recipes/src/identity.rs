@@ -3,8 +3,8 @@
 //! Two recipes with one hash give the same bytes from the same inputs. In the hash: the method with all its
 //! settings, the seed, `shard_rows` and `limits`, the data sets by name, columns and kind of images, the models and what is evaluated
 //! on by their folder's name, whether opt-outs are honoured, `cluster.threads` (sums round differently). Not in it: where things lie (`path`, `output`, a model's
-//! parent folders), the recipe's `name`, how URLs are fetched, `checkpoint_every`, `recompute`, leases, heartbeats, attempts and
-//! `cluster.kubernetes`, and the number of ranks unless `semantics: lavis` makes it part of the method. A section or key
+//! parent folders), the recipe's `name`, how URLs are fetched, `checkpoint_every`, `recompute`, leases, heartbeats, attempts,
+//! `cluster.price` and `cluster.kubernetes`, and the number of ranks unless `semantics: lavis` makes it part of the method. A section or key
 //! that was added later is not in it where it is left out.
 //!
 //! Data sets and models are known here by name alone; what they contained is recorded in the output (models by

@@ -488,6 +488,9 @@ pub struct Cluster {
     /// Device memory that a worker must have to be given a phase's work.
     #[serde(skip_serializing_if = "is_default")]
     pub min_device_memory_gib: MinDeviceMemory,
+    /// What a worker costs, for `quern plan`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
     /// The workers as pods, for `quern k8s render`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<Kubernetes>,
@@ -502,9 +505,21 @@ impl Default for Cluster {
             attempts: 5,
             worker_failures: 3,
             min_device_memory_gib: MinDeviceMemory::default(),
+            price: None,
             kubernetes: None,
         }
     }
+}
+
+/// What a worker with its device costs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// An hour of one worker.
+    pub per_device_hour: f64,
+    /// In what it is paid.
+    #[serde(default = "usd")]
+    pub currency: String,
 }
 
 /// Device memory per phase, in GiB; `null`: any will do. A worker on a CPU has its machine's.
@@ -528,6 +543,9 @@ fn is_three(value: &u32) -> bool {
     *value == 3
 }
 
+fn usd() -> String {
+    "USD".into()
+}
 fn one() -> u64 {
     1
 }

@@ -3,8 +3,8 @@
 use crate::embed::Shrink;
 use crate::kubernetes::Kubernetes;
 use crate::recipe::{
-    Augment, CapFilt, Cluster, Columns, Dataset, ImageLimits, MinDeviceMemory, Optimiser, QFormer, Recipe, Sampling,
-    Stage1, Stage2,
+    Augment, CapFilt, Cluster, Columns, Dataset, ImageLimits, MinDeviceMemory, Optimiser, Price, QFormer, Recipe,
+    Sampling, Stage1, Stage2,
 };
 use crate::redact::holds_secret;
 use crate::resolve::{is_url, lies_within};
@@ -375,7 +375,17 @@ impl Cluster {
                 self.lease_ms, self.heartbeat_ms
             )
         })?;
+        self.price.as_ref().map_or(Ok(()), Price::validate)?;
         self.kubernetes.as_ref().map_or(Ok(()), Kubernetes::validate)
+    }
+}
+
+impl Price {
+    fn validate(&self) -> Checked {
+        let Price { per_device_hour: price, currency } = self;
+        within(*price, *price >= 0.0, "cluster.price.per_device_hour", "at least 0")?;
+        let holds = (1..=8).contains(&currency.len()) && currency.chars().all(char::is_alphabetic);
+        require(holds, "cluster.price.currency", || format!("is `{currency}`, but must be a short word, such as `EUR`"))
     }
 }
 

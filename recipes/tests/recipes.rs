@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use quern_recipes::{Dedup, ExportPart, ExportTarget, Images, Precision, Recipe, RecipeError, Semantics, T5Gelu};
+use quern_recipes::{
+    Dedup, ExportPart, ExportTarget, Images, Precision, Price, Recipe, RecipeError, Semantics, T5Gelu,
+};
 
 /// A recipe that holds; the tests break one thing each.
 const SOUND: &str = "\
@@ -259,6 +261,13 @@ fn every_rule_names_its_key_and_place() {
         ("  threads: 1", "  attempts: 0", "cluster.attempts", "at least 1"),
         ("  threads: 1", "  lease_ms: 2000", "cluster.lease_ms", "heartbeat_ms"),
         ("  threads: 1", "  min_device_memory_gib: {capfilt: 0}", "cluster.min_device_memory_gib.capfilt", "above 0"),
+        ("  threads: 1", "  price: {per_device_hour: -1}", "cluster.price.per_device_hour", "at least 0"),
+        (
+            "  threads: 1",
+            "  price: {per_device_hour: 2, currency: \"per hour\"}",
+            "cluster.price.currency",
+            "a short word",
+        ),
     ];
     each_names_its_key(&rules, broken);
 }
@@ -523,7 +532,7 @@ fn the_hash_covers_the_method_and_nothing_else() {
         assert_ne!(recipe, base, "the change must change something");
         recipe.hash()
     };
-    let without_effect: [&dyn Fn(&mut Recipe); 12] = [
+    let without_effect: [&dyn Fn(&mut Recipe); 13] = [
         &|r| r.name = "another".into(),
         &|r| r.output = "s3://elsewhere".into(),
         &|r| r.datasets[0].path = "/mnt/web".into(),
@@ -535,6 +544,7 @@ fn the_hash_covers_the_method_and_nothing_else() {
         &|r| r.cluster.attempts += 1,
         &|r| r.cluster.worker_failures += 1,
         &|r| r.cluster.min_device_memory_gib.stage1 = Some(40.0),
+        &|r| r.cluster.price = Some(Price { per_device_hour: 2.5, currency: "EUR".into() }),
         &|r| r.cluster.kubernetes = Some(Default::default()),
     ];
     for (index, change) in without_effect.iter().enumerate() {

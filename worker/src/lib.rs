@@ -7,6 +7,7 @@
 mod again;
 pub mod agent;
 pub mod apart;
+pub mod calibrate;
 pub mod caption;
 mod checkpoint;
 pub mod connection;

@@ -9,7 +9,7 @@ use quern_telemetry::{LogOptions, Program};
 use quern_worker::agent::{self, AgentEnd, AgentOptions};
 use quern_worker::faults::{Fault, Script};
 use quern_worker::outbox::Outbox;
-use quern_worker::{apart, caption, doctor, evaluate, export, torch};
+use quern_worker::{apart, calibrate, caption, doctor, evaluate, export, torch};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -49,6 +49,13 @@ enum Command {
     /// Decodes what another worker sends it.
     #[command(hide = true)]
     Decode(DecodeArguments),
+    /// Measures how fast rows that it is sent are captioned and ranked.
+    #[command(hide = true)]
+    Calibrate {
+        /// auto, cpu or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+    },
 }
 
 #[derive(Args)]
@@ -97,6 +104,7 @@ fn main() -> ExitCode {
         Command::Decode(DecodeArguments { limits, fault }) => apart::decode(&limits, &Script::new(fault))
             .map(|()| ExitCode::SUCCESS)
             .map_err(|error| format!("the worker that sends the images is gone: {error}")),
+        Command::Calibrate { device } => calibrate::run(&device).map(|()| ExitCode::SUCCESS),
         Command::Doctor => {
             println!("{}", doctor::report());
             Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use quern_capfilt::{PartRow, RowOutcome, model_digests};
+use quern_capfilt::{PartRow, RowOutcome, model_digests, panic_message};
 use quern_corpus::reader::RawRow;
 use quern_recipes::{CapFilt, ImageLimits};
 use tch::Device;
@@ -13,7 +13,7 @@ use tch::Device;
 use crate::EngineError;
 use crate::captioner::Captioner;
 use crate::flow::Flow;
-use crate::pixels::{Trial, panic_message};
+use crate::pixels::Trial;
 use crate::ranker::Ranker;
 
 /// Captioner and ranker on a device. It may be shared between threads; they take turns.

@@ -1,13 +1,11 @@
 //! From encoded images to the pixels that the models see: decoded on a few threads, results in the order of the rows.
 
-use std::any::Any;
-use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
 use bytes::Bytes;
-use quern_capfilt::{RowOutcome, Stage};
+use quern_capfilt::{RowOutcome, Stage, decode_row};
 use quern_corpus::images::{self, CropRounding, EncodeError, Evaluation, Geometry, RgbImage};
 use quern_corpus::reader::RawRow;
 use quern_models::preprocessor::{PreprocessorConfig, Resize};
@@ -46,23 +44,13 @@ pub(crate) fn decode_rows<T: Send>(
     prepare: impl Fn(&RawRow, &RgbImage) -> Result<T, RowOutcome> + Sync,
 ) -> Vec<Result<T, RowOutcome>> {
     let decode = |row: &RawRow| {
-        let bytes = row.image().map_err(RowOutcome::without_image)?;
+        // Only a row that has an image can be put to a trial.
+        row.image().map_err(RowOutcome::without_image)?;
         trial(row)?;
-        let failed = |reason, detail: String| Err(RowOutcome::quarantined(Stage::Decode, reason, detail));
-        match catch_unwind(|| images::decode(bytes, limits)) {
-            Ok(Ok(image)) => prepare(row, &image),
-            Ok(Err(error)) => failed(error.reason(), error.to_string()),
-            Err(panic) => failed("decoder_panic", panic_message(&*panic)),
-        }
+        decode_row(row, limits).and_then(|image| prepare(row, &image))
     };
     let cores = thread::available_parallelism().map_or(1, usize::from);
     in_order(rows, cores.min(MAX_THREADS), decode)
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_else(|| "unknown".into())
 }
 
 /// `work` on every item, on at most `threads` threads, results in the order of the items.

@@ -10,6 +10,7 @@ pub mod explain;
 pub mod k8s;
 pub mod logs;
 pub mod ls;
+pub mod plan;
 pub mod run;
 pub mod status;
 pub mod submit;

@@ -44,6 +44,13 @@ impl Meter {
             bar.abandon();
         }
     }
+
+    /// All is done, and the bar disappears.
+    pub fn clear(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 fn bar(label: &str, unit: &str, total: u64) -> ProgressBar {

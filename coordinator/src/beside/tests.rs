@@ -22,6 +22,7 @@ fn beside(memory: &Arc<InMemory>, script: impl Fn(&Call) -> Option<Fault> + Send
 fn acceptances(from: u64, count: u64) -> Vec<Acceptance> {
     let accepted = |at: u64| Acceptance::Part {
         shard: quern_machine::ShardId(format!("web-00000-{at:09}")),
+        file: "f".into(),
         part: PartSummary { data: Some(format!("data/{at}.parquet")), rows: 1, passed: 1, ..PartSummary::default() },
     };
     (from..from + count).map(accepted).collect()

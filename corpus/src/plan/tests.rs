@@ -63,6 +63,11 @@ async fn files_at_any_depth_in_the_order_of_their_names() {
         ]
     );
     assert!(plan.unreadable.is_empty());
+    let Inputs { format, files, rows, layouts, .. } = plan.inputs;
+    assert_eq!((format, files, rows), (Format::Parquet, 3, 34));
+    let found = layouts[0].0.iter().map(|column| format!("{} {}: {}", column.role, column.name, column.holds));
+    assert_eq!(found.collect::<Vec<_>>(), ["image jpg: bytes", "caption caption: text"], "a file may lack the key");
+    assert_eq!((layouts.len(), layouts[0].1), (1, 3));
 }
 
 #[tokio::test]

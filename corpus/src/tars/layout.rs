@@ -9,6 +9,7 @@ use quern_recipes::Columns;
 
 use super::samples::{Member, Sample};
 use crate::columns::ColumnError;
+use crate::plan::FoundColumn;
 
 const IMAGES: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 const CAPTIONS: [&str; 3] = ["txt", "caption", "text"];
@@ -64,6 +65,19 @@ impl Layout {
             return Err(missing("caption", &columns.caption));
         }
         Ok(())
+    }
+
+    /// The members that are read of samples with these extensions, for people.
+    pub fn found(&self, extensions: &BTreeSet<String>) -> Vec<FoundColumn> {
+        let first = |names: &[String]| names.iter().find(|name| extensions.contains(*name)).cloned();
+        let member = |role, name, holds: &str| FoundColumn { role, name, holds: holds.into() };
+        let image = first(&self.images).map(|name| member("image", name, "a member of the sample"));
+        let caption = match first(&self.captions) {
+            Some(name) => Some(member("caption", name, "a member of the sample")),
+            None => extensions.contains(JSON).then(|| member("caption", JSON.into(), "a field of the member")),
+        };
+        let key = member("key", "__key__".into(), "the sample's name");
+        image.into_iter().chain(caption).chain([key]).collect()
     }
 }
 

@@ -62,7 +62,7 @@ fn answer(mut stream: &TcpStream, images: &BTreeMap<String, Vec<u8>>) {
 
 /// Three data sets of the same twelve images: a list of URLs in LAION's columns, with three that can't be had; a table of
 /// paths, with two; a tar file.
-fn inputs(folder: &Path) -> String {
+pub fn inputs(folder: &Path) -> String {
     let (pictures, names) = (folder.join("pictures"), images().into_keys().collect::<Vec<_>>());
     for part in ["pictures", "urls", "paths", "tars"] {
         fs::create_dir(folder.join(part)).expect("created");

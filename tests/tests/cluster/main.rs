@@ -8,6 +8,7 @@ mod harness;
 mod inputs;
 mod kubernetes;
 mod operated;
+mod planned;
 mod progress;
 mod same_bytes;
 mod short_form;

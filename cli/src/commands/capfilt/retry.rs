@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use quern_coordinator::{RebuildError, kept_recipe};
 use quern_recipes::Recipe;
 
-use super::run::absolute;
+use super::short::absolute;
 use crate::commands::run::{Local, carry_out};
 use crate::launch::Again;
 use crate::outcome::{Done, Failure, chain};

@@ -1,6 +1,8 @@
 //! `quern` at the terminal: what each command prints and how it ends. `quern-worker` is a script here, so that no test
 //! needs libtorch; the real one is tested in tests/cluster.
 
+mod plan;
+
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
