@@ -95,7 +95,7 @@ pub enum Basis {
     WholeShard,
     /// The middle of a shard, with all lanes filled.
     FullLanes,
-    /// The first few images, which are alone: the device is too slow for more in the time given. It does better with more.
+    /// The first few images, which are alone: the device is too slow for more in the time given.
     FewImages,
 }
 

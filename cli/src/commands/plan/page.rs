@@ -148,7 +148,7 @@ fn measured(calibration: &Calibration) -> String {
     let basis = match basis {
         Basis::WholeShard => "a whole shard",
         Basis::FullLanes => "the middle of a shard",
-        Basis::FewImages => "the first few, too slow for more: a lower bound",
+        Basis::FewImages => "the first few, too slow for more: a rough figure",
     };
     let different =
         if different_images < images { format!(" ({} different)", grouped(*different_images)) } else { String::new() };
