@@ -93,10 +93,12 @@ impl RunProgress {
         let Some(status) = &self.last else { return };
         match &mut self.shown {
             Shown::Live(live) => live.draw(&screen::screen(at, status, &self.speeds)),
-            Shown::Lines(pacer) if pacer.is_due(at, status) => {
-                lines::lines(at, status, &self.speeds).iter().for_each(|line| say(line));
+            Shown::Lines(pacer) => {
+                if pacer.is_due(at, status) {
+                    lines::lines(at, status, &self.speeds).iter().for_each(|line| say(line));
+                }
             }
-            Shown::Lines(_) | Shown::Not => {}
+            Shown::Not => {}
         }
     }
 

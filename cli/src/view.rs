@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use quern_capfilt::visible;
 use quern_proto::{StageStatus, StatusReply, StepLosses};
 
 /// How a status is printed.
@@ -66,6 +67,10 @@ pub fn page(status: &StatusReply) -> String {
             status.rows_in_flight
         ),
     );
+    for of in status.datasets.iter().filter(|_| status.datasets.len() > 1) {
+        let (done, total, quarantined) = (of.rows_done, of.rows_total, of.rows_quarantined);
+        line("", format!("{}: {done} of {total} done, {quarantined} in quarantine", visible(&of.name)));
+    }
     for stage in &status.stages {
         line(title(stage), format!("step {} of {}{}", stage.step, stage.steps, last_losses(&stage.last_losses)));
         if !stage.checkpoint.is_empty() {
@@ -122,7 +127,7 @@ pub fn loss(losses: &StepLosses) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use quern_proto::{ShardFailure, TaskStatus, WorkerStatus};
+    use quern_proto::{DatasetStatus, ShardFailure, TaskStatus, WorkerStatus};
 
     use super::*;
 
@@ -141,6 +146,15 @@ mod tests {
             shards_quarantined: 1,
             rows_total: 40,
             rows_done: 30,
+            datasets: ["laion", "web"]
+                .map(|name| DatasetStatus {
+                    name: name.into(),
+                    rows_total: 20,
+                    rows_done: 15,
+                    rows_quarantined: 2,
+                    ..DatasetStatus::default()
+                })
+                .into(),
             step: 7,
             steps: 9,
             last_losses: Some(of_stage1()),
@@ -189,6 +203,7 @@ mod tests {
             "stage1: two ranks train",
             "3 of 4 done",
             "30 of 40 done",
+            "             web: 15 of 20 done, 2 in quarantine\n",
             "stage 1      step 7 of 9, loss 3.500",
             "checkpoint   stage1/step-000005",
             "stage 2      step 0 of 4\n",

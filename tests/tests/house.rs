@@ -75,6 +75,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("k8s-openapi", &["quern-cli"]),
     ("reqwest", &["quern-corpus"]),
     ("tar", &["quern-corpus"]),
+    ("whatlang", &["quern-capfilt"]),
 ];
 
 fn root() -> PathBuf {

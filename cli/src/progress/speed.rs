@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn the_rest_takes_as_long_as_the_speed_says() {
-        let standing = Standing { rows: 40, rows_total: 100, ..all(&StatusReply::default()) };
+        let nothing = StatusReply::default();
+        let standing = Standing { rows: 40, rows_total: 100, ..all(&nothing) };
         let eta = |rows, rows_per_second| Standing { rows, rows_per_second, ..standing.clone() }.eta();
         assert_eq!(eta(40, Some(20.0)), Some(s(3)));
         assert_eq!((eta(40, None), eta(40, Some(0.0))), (None, None));
