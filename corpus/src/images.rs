@@ -5,6 +5,7 @@
 
 mod decode;
 mod exif;
+mod frames;
 mod resize;
 mod transform;
 
