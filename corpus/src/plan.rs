@@ -227,7 +227,7 @@ async fn read_footer(folder: &Folder, dataset: &Dataset, file: &str, size: u64) 
     let schema = metadata.file_metadata().schema_descr();
     columns::find(schema, &columns::named(schema, dataset), &dataset.images)?;
     let groups = row_groups(&metadata);
-    let rows = groups.iter().sum();
+    let rows = total_rows(&groups);
     if rows > MAX_ROWS { Err(CountError::TooManyRows(rows)) } else { Ok(groups) }
 }
 
@@ -264,6 +264,11 @@ impl From<TarError> for CountError {
 /// The row count of each row group.
 pub(crate) fn row_groups(metadata: &ParquetMetaData) -> Vec<u64> {
     metadata.row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).collect()
+}
+
+/// The rows of all row groups; a footer may claim more than 64 bits count.
+pub(crate) fn total_rows(groups: &[u64]) -> u64 {
+    groups.iter().fold(0, |total, &rows| total.saturating_add(rows))
 }
 
 /// One file without the columns may be a stray; if every file that can be read lacks them, the recipe is wrong.
