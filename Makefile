@@ -68,13 +68,13 @@ sim:
 	target/release/sim --seeds $(SEEDS) --start $(START)
 
 # Damaged bytes for one parser, for as long as you like: `make fuzz TARGET=images SECONDS=600 FIRST=0`. `make test` feeds all of
-# them a fixed number. The targets are the tests of tests/fuzz/tests; seeds lie in tests/fuzz/corpus and corpus/tests/broken.
+# them a fixed number. The targets are the tests of tests/fuzz/tests/parsers and models/tests/foreign; seeds lie in tests/fuzz/corpus and corpus/tests/broken.
 TARGET ?= images
 SECONDS ?= 60
 FIRST ?= 1
 fuzz:
 	QUERN_FUZZ_SECONDS=$(SECONDS) QUERN_FUZZ_SEED=$(FIRST) \
-		cargo test --release --workspace --test parsers --test models -- --nocapture ::$(TARGET)
+		cargo test --release --workspace --test parsers --test foreign -- --nocapture ::$(TARGET)
 
 # Every bug that can be planted is caught. The feature reaches this test alone: no binary for use has a bug to plant.
 sim-mutations:

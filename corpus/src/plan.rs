@@ -26,7 +26,7 @@ const CONCURRENT_FILES: usize = 64;
 /// Files per data set, rows per file: what a [`ShardId`]'s digits hold, so that order of names is shard order.
 const MAX_FILES: usize = 100_000;
 const MAX_ROWS: u64 = 1_000_000_000;
-/// Different extensions that are remembered of a tar file.
+/// Different extensions that are remembered of a tar file beside those that are sought.
 const MAX_EXTENSIONS: usize = 256;
 
 /// What a data set is milled in.
@@ -234,11 +234,13 @@ async fn read_footer(folder: &Folder, dataset: &Dataset, file: &str, size: u64) 
 /// A tar file's samples, as if they were one row group.
 async fn count_samples(folder: &Folder, dataset: &Dataset, file: &str, size: u64) -> Result<Vec<u64>, CountError> {
     let mut samples = Samples::open(folder, file, size)?;
+    let layout = Layout::new(&dataset.columns);
     let (mut rows, mut extensions) = (0, BTreeSet::new());
     while let Some(sample) = samples.next().await? {
         rows += 1;
         for member in sample.members {
-            if extensions.len() < MAX_EXTENSIONS && !extensions.contains(&member.extension) {
+            let is_kept = extensions.len() < MAX_EXTENSIONS || layout.seeks(&member.extension);
+            if is_kept && !extensions.contains(&member.extension) {
                 extensions.insert(member.extension);
             }
         }
@@ -246,9 +248,7 @@ async fn count_samples(folder: &Folder, dataset: &Dataset, file: &str, size: u64
     match rows {
         0 => Ok(Vec::new()),
         rows if rows > MAX_ROWS => Err(CountError::TooManyRows(rows)),
-        rows => {
-            Layout::new(&dataset.columns).check(&dataset.columns, &extensions).map(|()| vec![rows]).map_err(Into::into)
-        }
+        rows => layout.check(&dataset.columns, &extensions).map(|()| vec![rows]).map_err(Into::into),
     }
 }
 

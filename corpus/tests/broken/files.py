@@ -144,6 +144,11 @@ def parquets():
     yield "parquet-group-claims-a-million", "file_unreadable", claiming(1_000_000, 61, 61)
     yield "parquet-group-claims-2-to-the-63", "unreadable", claiming(most, 61, 61)
     yield "parquet-groups-claim-more-than-64-bits-count", "unreadable", claiming(most, most, 12)
+    # A column's first page, as a number that may be negative: 4 is written as 8, -4 as 7.
+    for place, new in (("negative", varint(7)), ("far", varint(2 << 40))):
+        assert b"\x26\x08" in footer
+        moved = footer.replace(b"\x26\x08", b"\x26" + new, 1)
+        yield f"parquet-column-at-a-{place}-place", "unreadable", with_footer(body, moved)
     for place, keep in (("first-byte", 1), ("half", len(whole) // 2), ("footer", len(whole) - 30),
                         ("magic", len(whole) - 4), ("last-byte", len(whole) - 1)):
         yield f"parquet-cut-in-{place}", "unreadable", whole[:keep]
@@ -157,7 +162,7 @@ def parquets():
     yield "parquet-footer-shorter-than-it-is", "unreadable", patched(whole, len(whole) - 8, struct.pack("<I", 20))
     yield "parquet-footer-of-zeros", "unreadable", with_footer(body, bytes(len(footer)))
     yield "parquet-footer-of-ones", "unreadable", with_footer(body, b"\xff" * len(footer))
-    yield "parquet-pages-gone", "file_unreadable", with_footer(b"PAR1", footer)
+    yield "parquet-pages-gone", "unreadable", with_footer(b"PAR1", footer)
     yield "parquet-pages-of-zeros", "file_unreadable", with_footer(b"PAR1" + bytes(len(body) - 4), footer)
     yield "parquet-pages-of-ones", "file_unreadable", with_footer(b"PAR1" + b"\xff" * (len(body) - 4), footer)
 

@@ -60,8 +60,13 @@ impl Arbitrary for Edit {
             at().prop_map(|at| Edit::Cut { at }),
             (at(), 1..40usize).prop_map(|(at, bytes)| Edit::Remove { at, bytes }),
             (at(), vec(any::<u8>(), 1..20)).prop_map(|(at, bytes)| Edit::Insert { at, bytes }),
-            (at(), at(), at(), 1..200usize, any::<bool>())
-                .prop_map(|(at, seed, from, bytes, instead)| Edit::Graft { at, seed, from, bytes, instead }),
+            (at(), at(), at(), 1..200usize, any::<bool>()).prop_map(|(at, seed, from, bytes, instead)| Edit::Graft {
+                at,
+                seed,
+                from,
+                bytes,
+                instead
+            }),
         ]
         .boxed()
     }

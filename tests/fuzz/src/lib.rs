@@ -105,8 +105,7 @@ impl Target {
     fn batch(&self, number: u64, cases: u32, parse: &impl Fn(&[u8])) {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&number.to_le_bytes());
-        let config =
-            Config { cases, failure_persistence: None, max_shrink_iters: SHRINK_STEPS, ..Config::default() };
+        let config = Config { cases, failure_persistence: None, max_shrink_iters: SHRINK_STEPS, ..Config::default() };
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
         let damage = (any::<Index>(), vec(any::<Edit>(), 1..=MAX_EDITS));
         let bytes_of = |(index, edits): &(Index, Vec<Edit>)| {

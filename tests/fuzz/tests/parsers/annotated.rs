@@ -9,11 +9,8 @@ fn annotated() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("file.parquet");
-    let columns = AnnotatedColumns {
-        image: "jpg".into(),
-        texts: vec!["captions".into(), "caption".into()],
-        key: "key".into(),
-    };
+    let columns =
+        AnnotatedColumns { image: "jpg".into(), texts: vec!["captions".into(), "caption".into()], key: "key".into() };
     Target::new("annotated").seeds_of("corpus/tests/broken/files", ".parquet").run(|bytes| {
         std::fs::write(&path, bytes).expect("the folder can be written");
         let read = runtime.block_on(async {
