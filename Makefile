@@ -1,6 +1,6 @@
 # `make demo` and `make test` set everything up by themselves; see README.md.
 SHELL := /bin/bash
-.PHONY: setup setup-dev build demo test check parity golden k8s sim sim-mutations bench-capfilt bench-coordinator bench-loader bench-memory zoo deny readers stores ui monitoring
+.PHONY: setup setup-dev build demo test check parity golden k8s fuzz sim sim-mutations bench-capfilt bench-coordinator bench-loader bench-memory zoo deny readers stores ui monitoring
 
 # System packages, .venv with the pinned torch, links in .deps/. Idempotent and quick the second time.
 setup:
@@ -71,6 +71,15 @@ START ?= 0
 sim:
 	cargo build --release --workspace --bins
 	target/release/sim --seeds $(SEEDS) --start $(START)
+
+# Damaged bytes for one parser, for as long as you like: `make fuzz TARGET=images SECONDS=600 FIRST=0`. `make test` feeds all of
+# them a fixed number. The targets are the tests of tests/fuzz/tests/parsers and models/tests/foreign; seeds lie in tests/fuzz/corpus and corpus/tests/broken.
+TARGET ?= images
+SECONDS ?= 60
+FIRST ?= 1
+fuzz:
+	QUERN_FUZZ_SECONDS=$(SECONDS) QUERN_FUZZ_SEED=$(FIRST) \
+		cargo test --release --workspace --test parsers --test foreign -- --nocapture ::$(TARGET)
 
 # Every bug that can be planted is caught. The feature reaches this test alone: no binary for use has a bug to plant.
 sim-mutations:

@@ -7,7 +7,7 @@ use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use quern_corpus::RowId;
+use quern_corpus::{RowId, check_places};
 
 use crate::candidate::{Candidate, Source};
 use crate::provenance::Provenance;
@@ -147,17 +147,24 @@ pub fn read_quarantine(quarantine: Bytes) -> Result<Vec<QuarantineRow>, ReadPart
 /// # Errors
 /// When the bytes are not a part.
 pub fn read_provenance(part: Bytes) -> Result<Provenance, ReadPartError> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(part)?;
+    let reader = open(part)?;
     let metadata = reader.metadata().file_metadata().key_value_metadata();
     let none = Vec::new();
     Provenance::from_metadata(metadata.unwrap_or(&none)).map_err(ReadPartError::Foreign)
+}
+
+fn open(part: Bytes) -> Result<ParquetRecordBatchReaderBuilder<Bytes>, ReadPartError> {
+    let bytes = part.len() as u64;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(part)?;
+    check_places(builder.metadata(), bytes)?;
+    Ok(builder)
 }
 
 type BatchIterator = Box<dyn Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>>>;
 
 /// The file's rows; of its columns, those that are named.
 fn batches(part: Bytes, columns: &[&str]) -> Result<BatchIterator, ReadPartError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(part)?;
+    let builder = open(part)?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
     Ok(Box::new(builder.with_projection(mask).build()?))
 }

@@ -152,12 +152,7 @@ impl Fetcher {
         if self.is_excepted(url) {
             return Ok(&self.excepted);
         }
-        let kind = match url.host() {
-            Some(Host::Ipv4(address)) => address::refusal(address.into()),
-            Some(Host::Ipv6(address)) => address::refusal(address.into()),
-            Some(Host::Domain(_)) | None => None,
-        };
-        kind.map_or(Ok(&self.public), |kind| Err(Failure::RefusedAddress { url: shown(url), kind }))
+        refused_host(url).map_or(Ok(&self.public), |kind| Err(Failure::RefusedAddress { url: shown(url), kind }))
     }
 
     fn is_excepted(&self, url: &Url) -> bool {
@@ -199,6 +194,34 @@ impl Fetcher {
 impl fmt::Debug for Fetcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fetcher").field("exceptions", &self.exceptions).finish_non_exhaustive()
+    }
+}
+
+/// Of a URL whose host is an address: why that is not asked.
+fn refused_host(url: &Url) -> Option<&'static str> {
+    match url.host()? {
+        Host::Ipv4(address) => address::refusal(address.into()),
+        Host::Ipv6(address) => address::refusal(address.into()),
+        Host::Domain(_) => None,
+    }
+}
+
+/// What is read of foreign bytes here, for `tests/fuzz`.
+#[doc(hidden)]
+pub mod foreign {
+    use reqwest::header::{HeaderMap, HeaderValue};
+    use url::Url;
+
+    /// Why the host of a URL is not asked, if it is an address.
+    pub fn refused_host(url: &Url) -> Option<&'static str> {
+        super::refused_host(url)
+    }
+
+    /// The directive that forbids an agent the use of what came with `X-Robots-Tag` of these values.
+    pub fn opted_out<'a>(values: impl Iterator<Item = &'a [u8]>, agent: &str) -> Option<&'static str> {
+        let values = values.filter_map(|value| HeaderValue::from_bytes(value).ok());
+        let headers: HeaderMap = values.map(|value| ("x-robots-tag".parse().expect("a name"), value)).collect();
+        super::opt_out::opted_out(&headers, agent)
     }
 }
 

@@ -6,6 +6,7 @@
 mod decode;
 mod encode;
 mod exif;
+mod frames;
 mod resize;
 mod transform;
 

@@ -38,4 +38,5 @@ mod web;
 
 pub use columns::ColumnError;
 pub use keyed::{Keyed, Purpose};
+pub use parquet_file::check_places;
 pub use rows::{RowId, ShardId, ShardSpec};

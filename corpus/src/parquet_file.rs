@@ -50,6 +50,25 @@ pub(crate) fn cause(error: ParquetError) -> std::result::Result<object_store::Er
     }
 }
 
+/// A footer may say that a column lies anywhere; readers take its word for it, and panic where it lies before the file.
+///
+/// # Errors
+/// When a column does not lie in a file of so many bytes.
+pub fn check_places(metadata: &ParquetMetaData, file_bytes: u64) -> Result<()> {
+    for column in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+        let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
+        let places = [start, column.data_page_offset(), column.compressed_size()];
+        let end = start.checked_add(column.compressed_size()).and_then(|end| u64::try_from(end).ok());
+        if places.iter().any(|&place| place < 0) || end.is_none_or(|end| end > file_bytes) {
+            let (path, bytes) = (column.column_path(), column.compressed_size());
+            let detail =
+                format!("column {path} should have {bytes} bytes from byte {start} on, but the file has {file_bytes}");
+            return Err(ParquetError::General(detail));
+        }
+    }
+    Ok(())
+}
+
 fn external(error: object_store::Error) -> ParquetError {
     ParquetError::External(Box::new(error))
 }
@@ -82,7 +101,9 @@ impl AsyncFileReader for ParquetFile {
         async move {
             let size = self.size;
             let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
-            Ok(Arc::new(reader.load_and_finish(self, size).await?))
+            let metadata = reader.load_and_finish(self, size).await?;
+            check_places(&metadata, size)?;
+            Ok(Arc::new(metadata))
         }
         .boxed()
     }

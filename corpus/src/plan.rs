@@ -330,6 +330,11 @@ pub(crate) fn row_groups(metadata: &ParquetMetaData) -> Vec<u64> {
     metadata.row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).collect()
 }
 
+/// The rows of all row groups; a footer may claim more than 64 bits count.
+pub(crate) fn total_rows(groups: &[u64]) -> u64 {
+    groups.iter().fold(0, |total, &rows| total.saturating_add(rows))
+}
+
 /// Cuts a file into (first row, rows), given the row counts of its row groups.
 fn cut(groups: &[u64], shard_rows: u64) -> Vec<(u64, u64)> {
     let mut shards = Vec::new();

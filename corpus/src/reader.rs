@@ -148,7 +148,8 @@ impl ReadError {
             ReadError::Parquet { source: ParquetError::External(cause), .. } => {
                 cause.downcast_ref::<object_store::Error>().is_some_and(store::is_passing)
             }
-            ReadError::Task { .. } => true,
+            // What panics on a file will do so again.
+            ReadError::Task { source, .. } => !source.is_panic(),
             ReadError::Columns { .. }
             | ReadError::OutOfRange { .. }
             | ReadError::Parquet { .. }
@@ -164,6 +165,7 @@ impl ReadError {
             ReadError::Columns { .. } => "file_columns",
             ReadError::OutOfRange { .. } => "file_changed",
             ReadError::Parquet { .. } | ReadError::Tar { .. } => "file_unreadable",
+            ReadError::Task { source, .. } if source.is_panic() => "file_unreadable",
             ReadError::Task { .. } => "reader_failed",
         }
     }

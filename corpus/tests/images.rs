@@ -136,7 +136,7 @@ fn what_is_no_image_is_said_to_be_none() {
 fn limits_are_checked_on_the_header() {
     for name in ["jpeg_444", "png_rgb", "webp_lossy", "webp_lossless", "gif", "bmp", "tiff"] {
         let bytes = case(name); // 37x23
-        let allowed = ImageLimits { max_bytes: bytes.len() as u64, max_pixels: 37 * 23, max_side: 37 };
+        let allowed = ImageLimits { max_bytes: bytes.len() as u64, max_pixels: 37 * 23, max_side: 37, max_frames: 1 };
         decode(&bytes, &allowed).unwrap_or_else(|error| panic!("{name}: {error}"));
         for (limits, reason) in [
             (ImageLimits { max_bytes: bytes.len() as u64 - 1, ..allowed }, "image_bytes_limit"),

@@ -102,6 +102,7 @@ impl Tokenizer {
         let id = |token: &str| id_of(&ids, token, vocab);
         let special =
             |token: &str| Ok::<Value, TokenizerError>(json!({"id": token, "ids": [id(token)?], "tokens": [token]}));
+        id("[UNK]")?; // what no piece spells
         let definition = json!({
             "version": "1.0", "truncation": null, "padding": null,
             "added_tokens": added(&ids, &["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]),

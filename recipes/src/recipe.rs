@@ -121,11 +121,23 @@ pub struct ImageLimits {
     pub max_pixels: u64,
     /// Width or height, whichever is larger.
     pub max_side: u32,
+    /// Frames of an animation, of which the first is used. As the default it is not written.
+    #[serde(skip_serializing_if = "ImageLimits::is_default_frames")]
+    pub max_frames: u32,
 }
 
 impl Default for ImageLimits {
     fn default() -> Self {
-        ImageLimits { max_bytes: 32 << 20, max_pixels: 64 << 20, max_side: 16_384 }
+        ImageLimits { max_bytes: 32 << 20, max_pixels: 64 << 20, max_side: 16_384, max_frames: DEFAULT_FRAMES }
+    }
+}
+
+/// A minute and a half at ten frames a second: a longer GIF is a film.
+const DEFAULT_FRAMES: u32 = 1000;
+
+impl ImageLimits {
+    fn is_default_frames(frames: &u32) -> bool {
+        *frames == DEFAULT_FRAMES
     }
 }
 

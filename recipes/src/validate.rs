@@ -172,7 +172,8 @@ impl ImageLimits {
     fn validate(&self) -> Checked {
         at_least_one(self.max_bytes, "limits.max_bytes")?;
         at_least_one(self.max_pixels, "limits.max_pixels")?;
-        at_least_one(self.max_side.into(), "limits.max_side")
+        at_least_one(self.max_side.into(), "limits.max_side")?;
+        at_least_one(self.max_frames.into(), "limits.max_frames")
     }
 }
 

@@ -174,6 +174,7 @@ fn every_rule_names_its_key_and_place() {
         ("seed: 3", "limits: {max_bytes: 0}", "limits.max_bytes", "at least 1"),
         ("seed: 3", "limits: {max_pixels: 0}", "limits.max_pixels", "at least 1"),
         ("seed: 3", "limits: {max_side: 0}", "limits.max_side", "at least 1"),
+        ("seed: 3", "limits: {max_frames: 0}", "limits.max_frames", "at least 1"),
         ("  - name: coco", "  - name: web", "datasets[1].name", "must differ"),
         ("  - name: coco", "  - name: co co", "datasets[1].name", "letters"),
         ("  - name: coco", "  - name: ../coco", "datasets[1].name", "letters"),
@@ -550,10 +551,11 @@ fn the_hash_covers_the_method_and_nothing_else() {
     for (index, change) in without_effect.iter().enumerate() {
         assert_eq!(hash_with(change), base.hash(), "change {index} does not touch the result");
     }
-    let with_effect: [&dyn Fn(&mut Recipe); 14] = [
+    let with_effect: [&dyn Fn(&mut Recipe); 15] = [
         &|r| r.seed += 1,
         &|r| r.shard_rows += 1,
         &|r| r.limits.max_side -= 1,
+        &|r| r.limits.max_frames -= 1,
         &|r| r.datasets[0].name = "net".into(),
         &|r| r.datasets[0].columns.caption = "txt".into(),
         &|r| r.datasets.swap(0, 1),
@@ -577,6 +579,15 @@ fn the_hash_covers_the_method_and_nothing_else() {
     let three_ranks = lavis.hash();
     lavis.stage1.as_mut().unwrap().ranks = 2;
     assert_ne!(lavis.hash(), three_ranks, "LAVIS' means are per rank, so there the number of ranks is method");
+}
+
+#[test]
+fn the_usual_number_of_frames_is_not_written() {
+    let with = |limits: &str| Recipe::parse("run.yaml", &format!("{SOUND}limits: {limits}\n")).expect("a sound recipe");
+    assert_eq!(with("{max_frames: 1000}").hash(), sound().hash());
+    assert!(!sound().to_json().contains("max_frames"), "older workers read such a recipe");
+    let few = with("{max_frames: 2}");
+    assert_eq!(Recipe::from_json(&few.to_json()).expect("a sound recipe").limits.max_frames, 2);
 }
 
 #[test]

@@ -37,6 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("quern-faults", &[]),
     ("quern-sim-checker", &["quern-machine"]),
     ("quern-sim-vfs", &[]),
+    ("quern-fuzz", &[]),
     ("quern-sim", &["quern-machine", "quern-coordinator", "quern-sim-checker", "quern-sim-vfs"]),
     ("quern-bench-coordinator", &["quern-recipes", "quern-coordinator", "quern-corpus", "quern-proto"]),
     (

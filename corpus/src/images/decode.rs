@@ -12,6 +12,7 @@ use turbojpeg::{Colorspace, Decompressor, PixelFormat};
 
 use super::RgbImage;
 use super::exif::{self, Orientation};
+use super::frames::frames_of;
 
 /// Scans that a progressive JPEG may have; encoders write about ten, more is an attack on the decoder's time.
 const MAX_JPEG_SCANS: u32 = 500;
@@ -40,6 +41,12 @@ pub enum ImageError {
         /// The limit that is exceeded, and its name.
         allowed: String,
     },
+    /// Too many frames, of which only the first would be used.
+    #[error("more than {limit} frames (`limits.max_frames`)")]
+    TooManyFrames {
+        /// The limit.
+        limit: u64,
+    },
     /// No format that is decoded here.
     #[error("no JPEG, PNG, WebP, GIF, BMP or TIFF: {found}")]
     Unsupported {
@@ -62,6 +69,7 @@ impl ImageError {
         match self {
             ImageError::TooManyBytes { .. } => "image_bytes_limit",
             ImageError::TooLarge { .. } => "image_size_limit",
+            ImageError::TooManyFrames { .. } => "image_frames_limit",
             ImageError::Unsupported { .. } => "image_unsupported",
             ImageError::Corrupt { .. } => "image_corrupt",
         }
@@ -133,6 +141,20 @@ fn check_size(width: u64, height: u64, limits: &ImageLimits) -> Result<(), Image
     Err(ImageError::TooLarge { width, height, allowed })
 }
 
+/// Of an image that may move: the number of frames, their own size, and that the file is whole.
+fn check_frames(bytes: &[u8], limits: &ImageLimits, format: ImageFormat, name: &'static str) -> Result<(), ImageError> {
+    let most = u64::from(limits.max_frames);
+    let frames = frames_of(bytes, format, most)
+        .map_err(|missing| ImageError::Corrupt { format: name, detail: missing.into() })?;
+    if frames.count > most {
+        return Err(ImageError::TooManyFrames { limit: most });
+    }
+    match frames.size {
+        (0, 0) => Ok(()),
+        (width, height) => check_size(width, height, limits),
+    }
+}
+
 fn decode_jpeg(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
     let corrupt = |error: turbojpeg::Error| ImageError::Corrupt { format: "JPEG", detail: error.to_string() };
     let mut decompressor = Decompressor::new().map_err(corrupt)?;
@@ -174,6 +196,7 @@ fn decode_other(
     name: &'static str,
 ) -> Result<(RgbImage, u8), ImageError> {
     let corrupt = |error: image::ImageError| ImageError::Corrupt { format: name, detail: error.to_string() };
+    check_frames(bytes, limits, format, name)?;
     let mut allocations = Limits::no_limits();
     allocations.max_alloc = Some(limits.max_pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(TABLE_BYTES));
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use parquet::arrow::async_reader::AsyncFileReader;
 use quern_recipes::{Dataset, Format};
 
-use super::{FoundColumn, MAX_ROWS, row_groups};
+use super::{FoundColumn, MAX_ROWS, row_groups, total_rows};
 use crate::columns::{self, ColumnError};
 use crate::parquet_file::{self, ParquetFile};
 use crate::store::{Folder, StoreError};
 use crate::tars::{Layout, Samples, TarError};
 
-/// Different extensions that are remembered of a tar file.
+/// Different extensions that are remembered of a tar file beside those that are sought.
 const MAX_EXTENSIONS: usize = 256;
 
 /// Why a file is left out of the plan.
@@ -64,7 +64,7 @@ async fn read_footer(folder: &Folder, dataset: &Dataset, file: &str, size: u64) 
     let named = columns::named(schema, dataset);
     columns::find(schema, &named, &dataset.images)?;
     let groups = row_groups(&metadata);
-    let rows = groups.iter().sum();
+    let rows = total_rows(&groups);
     if rows > MAX_ROWS {
         Err(CountError::TooManyRows(rows))
     } else {
@@ -74,11 +74,13 @@ async fn read_footer(folder: &Folder, dataset: &Dataset, file: &str, size: u64) 
 
 async fn count_samples(folder: &Folder, dataset: &Dataset, file: &str, size: u64) -> Result<Counted, CountError> {
     let mut samples = Samples::open(folder, file, size)?;
+    let layout = Layout::new(&dataset.columns);
     let (mut rows, mut extensions) = (0, BTreeSet::new());
     while let Some(sample) = samples.next().await? {
         rows += 1;
         for member in sample.members {
-            if extensions.len() < MAX_EXTENSIONS && !extensions.contains(&member.extension) {
+            let is_kept = extensions.len() < MAX_EXTENSIONS || layout.seeks(&member.extension);
+            if is_kept && !extensions.contains(&member.extension) {
                 extensions.insert(member.extension);
             }
         }
@@ -87,7 +89,6 @@ async fn count_samples(folder: &Folder, dataset: &Dataset, file: &str, size: u64
         0 => Ok(Counted { groups: Vec::new(), columns: Vec::new() }),
         rows if rows > MAX_ROWS => Err(CountError::TooManyRows(rows)),
         rows => {
-            let layout = Layout::new(&dataset.columns);
             layout.check(&dataset.columns, &extensions)?;
             Ok(Counted { groups: vec![rows], columns: layout.found(&extensions) })
         }

@@ -22,7 +22,7 @@ use super::task::EndedOnDrop;
 use super::{RawRow, ReadError};
 use crate::columns::{self, Leaves};
 use crate::parquet_file::ParquetFile;
-use crate::plan::row_groups;
+use crate::plan::{row_groups, total_rows};
 use crate::rows::RowId;
 use crate::store::Folder;
 use crate::values::{bytes_at, image_bytes, image_paths, text};
@@ -103,7 +103,7 @@ impl Source {
     /// Cuts the row range into pieces.
     fn pieces(&self, row_start: u64, rows: u64) -> Result<Vec<Piece>, ReadError> {
         let groups = row_groups(self.metadata.metadata());
-        let total: u64 = groups.iter().sum();
+        let total = total_rows(&groups);
         let row_end = row_start.saturating_add(rows);
         if row_end > total {
             return Err(ReadError::OutOfRange { url: self.url.clone(), row_start, row_end, rows: total });
@@ -149,7 +149,7 @@ impl Source {
             .with_batch_size(BATCH_ROWS)
             .build()
             .map_err(unreadable)?;
-        let mut rows = Vec::with_capacity(piece.rows as usize);
+        let mut rows = Vec::new(); // the piece's length is a claim
         while let Some(batch) = batches.try_next().await.map_err(unreadable)? {
             self.append_rows(&batch, piece.first_row + rows.len() as u64, &mut rows).map_err(unreadable)?;
         }

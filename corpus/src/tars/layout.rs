@@ -50,6 +50,11 @@ impl Layout {
         &self.captions
     }
 
+    /// Whether a member of this extension may be read.
+    pub fn seeks(&self, extension: &str) -> bool {
+        extension == JSON || self.images.iter().chain(&self.captions).any(|sought| sought == extension)
+    }
+
     /// A tar file with these extensions in its samples must have an image and a caption somewhere.
     pub fn check(&self, columns: &Columns, extensions: &BTreeSet<String>) -> Result<(), ColumnError> {
         let any = |names: &[String]| names.iter().any(|name| extensions.contains(name));

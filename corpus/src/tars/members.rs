@@ -159,7 +159,11 @@ impl Ahead {
             let line = line.map_err(|error| damaged(format!("the pax header at byte {at}: {error}")))?;
             match line.key_bytes() {
                 b"path" => self.pax_name = Some(line.value_bytes().to_vec()),
-                b"size" => self.bytes = line.value().ok().and_then(|size| size.parse().ok()),
+                b"size" => {
+                    let size = line.value().ok().and_then(|size| size.parse().ok());
+                    let no_number = || damaged(format!("the pax header at byte {at}: a size that is no number"));
+                    self.bytes = Some(size.ok_or_else(no_number)?);
+                }
                 key if key.starts_with(b"GNU.sparse.") => self.is_sparse = true,
                 _ => {}
             }

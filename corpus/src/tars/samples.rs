@@ -6,12 +6,15 @@ use super::members::{File, Files, TarError};
 use super::window::Window;
 use crate::store::{Folder, StoreError};
 
+/// Members that are known of a sample: nobody writes so many, but each is compared with all before it.
+const MAX_MEMBERS: usize = 1024;
+
 /// A sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sample {
     /// Its members' names up to the first dot after the last slash.
     pub key: String,
-    /// In the file's order; of two with one extension the first.
+    /// In the file's order; of two with one extension the first, and of very many the first.
     pub members: Vec<Member>,
 }
 
@@ -64,7 +67,7 @@ impl Samples {
                 self.next = Some((key, member));
                 break;
             }
-            if sample.member(&member.extension).is_none() {
+            if sample.members.len() < MAX_MEMBERS && sample.member(&member.extension).is_none() {
                 sample.members.push(member);
             }
         }

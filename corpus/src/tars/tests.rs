@@ -310,3 +310,15 @@ async fn headers_are_read_and_contents_skipped() {
     local.put("0.tar", samples(500)).await.unwrap();
     assert_eq!(rows(&local, Columns::default(), 490, 10).await.unwrap().len(), 10);
 }
+
+/// Each member is compared with those of its sample before it, so a sample has no more than are worth it.
+#[tokio::test]
+async fn a_sample_of_very_many_members_costs_no_more_than_its_length() {
+    let tar = (0..1500).fold(Tar::new(), |tar, index| tar.file(&format!("a.{index}"), b"")).done();
+    let folder = Folder::new(Arc::new(InMemory::new()), Path::default(), "memory://");
+    let bytes = tar.len() as u64;
+    folder.put("a.tar", tar).await.unwrap();
+    let mut samples = Samples::open(&folder, "a.tar", bytes).unwrap();
+    assert_eq!(samples.next().await.unwrap().unwrap().members.len(), 1024);
+    assert_eq!(samples.next().await.unwrap(), None);
+}

@@ -13,7 +13,7 @@ use tch::Device;
 
 /// Rows per chunk.
 pub const BATCH: usize = 4;
-pub const LIMITS: ImageLimits = ImageLimits { max_bytes: 1 << 20, max_pixels: 1 << 16, max_side: 256 };
+pub const LIMITS: ImageLimits = ImageLimits { max_bytes: 1 << 20, max_pixels: 1 << 16, max_side: 256, max_frames: 1 };
 
 pub fn zoo(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../zoo").join(model)
