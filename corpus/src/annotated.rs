@@ -5,6 +5,7 @@
 //! which takes a shard of a corpus that nobody has looked at, this reads all of a small set that somebody prepared:
 //! a file that isn't as it must be is an error.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -172,6 +173,9 @@ async fn read_file(
     };
     let batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
     let batches = batches.map_err(|source| unreadable(&url, source))?;
+    // The parquet reader takes some damaged pages' word for what they hold.
+    let panicked = |_| Err(ParquetError::General("the parquet reader gives up on it".into()));
+    let batches = AssertUnwindSafe(batches).catch_unwind().map(move |batch| batch.unwrap_or_else(panicked));
     let mut first_row = 0;
     let rows = batches.map(move |batch| {
         let rows = part.rows(&batch.map_err(|source| unreadable(&part.url, source))?, first_row)?;
