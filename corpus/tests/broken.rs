@@ -72,6 +72,7 @@ async fn of_file(file: &Path, ending: &str) -> Outcome {
         format: None,
         images: Images::Bytes,
         max_rows: None,
+        weight: None,
         capfilt: true,
     };
     let plan = plan_folder(&folder, &dataset, 100).await.unwrap();

@@ -54,6 +54,7 @@ fn dataset() -> Dataset {
         images: Images::Bytes,
         columns: Columns::default(),
         max_rows: None,
+        weight: None,
         capfilt: true,
     }
 }

@@ -672,7 +672,7 @@ fn images_may_be_carried_along_smaller() {
     };
     let shrunk = with("{max_side: 384}").unwrap();
     let embed = shrunk.capfilt.as_ref().unwrap().embed_images;
-    assert_eq!(embed, EmbedImages::Shrunk(Shrink { max_side: 384, quality: 90 }));
+    assert_eq!(embed, quern_recipes::EmbedImages::Shrunk(quern_recipes::Shrink { max_side: 384, quality: 90 }));
     assert_eq!(Recipe::from_json(&shrunk.to_json()).unwrap(), shrunk);
     let hashes = ["false", "true", "{max_side: 384}", "{max_side: 384, quality: 80}"].map(|e| with(e).unwrap().hash());
     assert!((1..4).all(|index| !hashes[..index].contains(&hashes[index])), "{hashes:?}");

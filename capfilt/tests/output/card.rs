@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quern_capfilt::{CARD, Manifest, QuarantinedShard, Verification, Violation, card, verify};
-use quern_recipes::Recipe;
+use quern_recipes::{EmbedImages, Recipe};
 use serde_json::Value;
 
 use crate::fixture::{Output, provenance, recipe};

@@ -308,7 +308,7 @@ fn show_record(json: &Value) -> String {
 
 fn show_answer(answer: &Answer) -> String {
     match answer {
-        Answer::Work(Work::Shard { plan, token, without_part }) => {
+        Answer::Work(Work::Shard { plan, token, without_part, .. }) => {
             let others = if *without_part > 0 { format!(" beside or after {without_part}") } else { String::new() };
             format!("shard {}@{}.{}{others}", plan.shard, token.incarnation, token.epoch)
         }

@@ -39,8 +39,8 @@ proptest! {
 
     #[test]
     fn any_step_is_reached_at_once(sizes in sizes(), seed: u64, step in 0u64..1 << 60, batch in 1u32..9) {
-        let order = SampleOrder::new(sizes, seed);
-        let resumed = SampleOrder::new(order.shard_sizes.clone(), seed);
+        let order = SampleOrder::new(sizes.clone(), seed);
+        let resumed = SampleOrder::new(sizes, seed);
         prop_assert_eq!(order.batch(step, batch), resumed.batch(step, batch));
         prop_assert_eq!(order.batch(step, batch).len(), batch as usize);
     }

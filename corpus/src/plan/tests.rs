@@ -36,6 +36,7 @@ fn dataset(path: &Path) -> Dataset {
         images: Images::Bytes,
         columns: Columns::default(),
         max_rows: None,
+        weight: None,
         capfilt: true,
     }
 }
@@ -186,4 +187,37 @@ async fn so_many_rows_are_drawn_from_everywhere_and_the_last_shard_is_cut() {
     for enough in [460, 1_000_000] {
         assert_eq!(of(enough).await, all);
     }
+}
+
+#[tokio::test]
+async fn files_that_came_later_are_planned_after_all_others_and_known_ones_are_not_read() {
+    let root = tempfile::tempdir().unwrap();
+    for name in ["b.parquet", "d.parquet"] {
+        write(&root.path().join(name), &[10], "jpg");
+    }
+    std::fs::write(root.path().join("c.parquet"), b"no parquet").unwrap();
+    let before = plan_dataset(&dataset(root.path()), 10).await.unwrap();
+    let known: Vec<_> = before.shards.iter().chain(before.unreadable.iter().map(|file| &file.shard)).cloned().collect();
+    let milled = Milled::of("web", &known);
+    let none = plan_more(&dataset(root.path()), 10, &milled).await.unwrap();
+    assert_eq!((none.shards.len(), none.unreadable.len()), (0, 1), "the broken one is looked at again");
+
+    write(&root.path().join("a.parquet"), &[4], "jpg");
+    write(&root.path().join("c.parquet"), &[7], "jpg");
+    // A known file that changed isn't looked at: rows are known by their place.
+    write(&root.path().join("b.parquet"), &[3], "jpg");
+    let more = plan_more(&dataset(root.path()), 10, &milled).await.unwrap();
+    let expected = [("web-00001-000000000", "c.parquet", 0, 7), ("web-00003-000000000", "a.parquet", 0, 4)];
+    assert_eq!(summary(&more.shards), expected);
+    let all = plan_again(&dataset(root.path()), 10, &milled).await.unwrap();
+    let names: Vec<_> = all.shards.iter().map(|shard| (shard.shard.0.as_str(), shard.file.as_str())).collect();
+    let expected = [
+        ("web-00000-000000000", "b.parquet"),
+        ("web-00001-000000000", "c.parquet"),
+        ("web-00002-000000000", "d.parquet"),
+        ("web-00003-000000000", "a.parquet"),
+    ];
+    assert_eq!(names, expected);
+    let drawn = Dataset { max_rows: Some(5), ..dataset(root.path()) };
+    assert!(plan_more(&drawn, 10, &milled).await.unwrap().shards.is_empty(), "the draw was of what there was");
 }

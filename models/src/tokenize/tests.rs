@@ -78,7 +78,8 @@ fn a_folder_without_a_tokenizer_is_an_error_that_says_what_is_expected() {
 fn damaged_files_and_missing_special_tokens_are_named() {
     for (files, part) in [
         (vec![("tokenizer.json", "{")], "tokenizer.json"),
-        (vec![("vocab.txt", "a\nb\n")], "[CLS]"),
+        (vec![("vocab.txt", "a\nb\n[UNK]\n")], "[CLS]"),
+        (vec![("vocab.txt", "a\nb\n[CLS]\n[SEP]\n")], "[UNK]"),
         (vec![("vocab.json", "[]"), ("merges.txt", "")], "vocab.json"),
     ] {
         let error = Tokenizer::load(folder(&files).path()).err().unwrap().to_string();

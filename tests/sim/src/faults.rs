@@ -24,7 +24,7 @@ impl Cluster {
         let worker = self.dice.between(0, self.workers.len() as u64 - 1) as usize;
         let term_ms = self.dice.between(LEASE_MS / 4, LEASE_MS * 3);
         let until_ms = self.now_ms + term_ms;
-        match self.dice.between(0, 25) {
+        match self.dice.between(0, 26) {
             0..3 => {
                 self.fault("worker paused");
                 self.workers[worker].pause(until_ms);
@@ -80,7 +80,7 @@ impl Cluster {
                     self.operate(Control::Drain { worker, reason: "an operator wants it".into() });
                 }
             }
-            21 if self.disk.is_below_sqlite() => {
+            21..23 if self.disk.is_below_sqlite() => {
                 self.fault("SQLite: syncs lie");
                 self.disk.lie(true);
                 self.after(term_ms, What::DiskHeals);

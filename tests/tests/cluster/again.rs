@@ -8,7 +8,7 @@ use std::path::Path;
 use quern_capfilt::{DataRow, Manifest, read_data};
 use serde_json::Value;
 
-use crate::harness::{Run, ask, bytes_under, corpus, free_port, quern, read, rewrite, until, until_answered, worker};
+use crate::harness::{Run, ask, bytes_under, corpus, free_port, quern, read, rewrite, until_answered, worker};
 use crate::inputs::{images, table};
 
 /// Images that are not there at first.
@@ -161,7 +161,7 @@ fn a_finished_run_that_is_given_more_input_does_the_new_part_alone() {
     assert!(run.bytes() == before, "other bytes");
 
     // One file comes before all others by its name, and the broken one is mended.
-    fs::copy(corpus().join("00002.parquet"), file("a.parquet")).expect("copied");
+    fs::copy(corpus().join("00000.parquet"), file("a.parquet")).expect("copied");
     fs::copy(corpus().join("00001.parquet"), file("c.parquet")).expect("copied");
     rewrite(&file("c.parquet"), |batch| batch.slice(0, 7));
     assert_eq!(run.run_locally(2).code(), Some(0));

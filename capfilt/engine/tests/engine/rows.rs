@@ -9,7 +9,7 @@ use quern_corpus::images::{self, CropRounding, Evaluation, Geometry};
 use quern_corpus::toy::{Scene, is_correct, seeds};
 use quern_models::clip::cosine;
 use quern_models::preprocessor::Resize;
-use quern_recipes::{CapFilt, CapFiltPrecision, Precision};
+use quern_recipes::{CapFilt, CapFiltPrecision, EmbedImages, Precision, Shrink};
 use tch::{Device, Kind, Tensor};
 
 use crate::fixture::{LIMITS, candidates, config, config_of, engine, jpeg, row, rows, run, written, zoo};
@@ -184,6 +184,17 @@ fn images_are_carried_along_when_the_recipe_says_so() {
 }
 
 #[test]
+fn images_may_be_carried_along_smaller() {
+    let of = |embed_images| run(&engine(&CapFilt { embed_images, ..config() }), rows());
+    let found = of(EmbedImages::Shrunk(Shrink { max_side: 16, quality: 90 }));
+    for (small, whole) in found.iter().zip(of(EmbedImages::Whole(true))) {
+        assert_eq!(small.outcome, whole.outcome, "captions are of the image as it came");
+        let image = images::decode(small.image.as_ref().unwrap(), &LIMITS).unwrap();
+        assert_eq!(image.width.max(image.height), 16);
+    }
+}
+
+#[test]
 fn a_score_that_is_no_number_quarantines_the_row() {
     let folder = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(zoo("clip")).unwrap() {
@@ -209,7 +220,9 @@ fn rows_that_are_not_filtered_pass_if_they_can_be_trained_on() {
         row(4, None, None),
     ];
     let mut found = Vec::new();
-    pass_shard(rows.into_iter(), 2, &LIMITS, true, &|_| Ok(()), &AtomicBool::new(false), |row| found.push(row));
+    pass_shard(rows.into_iter(), 2, &LIMITS, EmbedImages::Whole(true), &|_| Ok(()), &AtomicBool::new(false), |row| {
+        found.push(row)
+    });
     assert_eq!(found.len(), 5);
     assert_eq!(found[0].outcome, RowOutcome::Passed { caption: "as it was".into() });
     assert_eq!(found[0].image, Some(jpeg(0)));

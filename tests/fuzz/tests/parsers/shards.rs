@@ -25,7 +25,8 @@ pub fn mill(bytes: &[u8], ending: &str, images: Images) {
         let _ = discover_columns(&folder, NamedColumns::default()).await;
         let (name, path) = ("web".into(), "memory:///data".into());
         let columns = Columns::default();
-        let dataset = Dataset { name, path, columns, format: None, images, max_rows: None, capfilt: true };
+        let dataset =
+            Dataset { name, path, columns, format: None, images, max_rows: None, weight: None, capfilt: true };
         let Ok(plan) = plan_folder(&folder, &dataset, 1_000_000).await else { return };
         assert!(plan.unreadable.is_empty() || plan.shards.is_empty(), "the file is read or it isn't");
         let reader = Reader::new(&ImageLimits { max_bytes: MAX_BYTES, ..ImageLimits::default() });
