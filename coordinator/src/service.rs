@@ -138,7 +138,7 @@ impl Coordinator for Service {
                     row_start: plan.row_start,
                     rows: plan.rows,
                     attempts_without_part: without_part,
-                    redo: redo.map(redo_to_wire),
+                    redo: redo.map(|redo| redo_to_wire(*redo)),
                 })
             }
             Work::Task { task, token, stage, checkpoint, stage1 } => lease_reply::Work::Task(wire::TaskLease {

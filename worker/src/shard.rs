@@ -143,10 +143,10 @@ impl Mill {
             Err(error) => return Ok(Err(unreadable(error))),
         };
         let engine = if dataset.capfilt { Some(self.engine().await?) } else { None };
-        let chunk_rows = self.recipe.capfilt.as_ref().map_or(64, |capfilt| capfilt.batch_images as usize);
+        let chunk_rows = self.chunk_rows();
         let (sender, received) = mpsc::channel(chunk_rows);
         let count = chosen.map_or(lease.rows as usize, BTreeSet::len);
-        let work = self.process(engine, received, lease, count, chunk_rows, stop, board);
+        let work = self.process(engine, received, lease, count, stop, board);
         let unread = self.send_rows(&mut stream, sender, chunk_rows, stop).await;
         if unread.is_err() {
             stop.store(true, Ordering::SeqCst);
@@ -193,10 +193,10 @@ impl Mill {
         mut received: mpsc::Receiver<RawRow>,
         lease: &ShardLease,
         count: usize,
-        chunk_rows: usize,
         stop: &Arc<AtomicBool>,
         board: &Arc<Board>,
     ) -> JoinHandle<Result<Vec<PartRow>, EngineError>> {
+        let chunk_rows = self.chunk_rows();
         let (recipe, script, stop, board) = (self.recipe.clone(), self.script.clone(), stop.clone(), board.clone());
         let apart = (lease.attempts_without_part > 0).then(|| Mutex::new(Apart::new(recipe.limits, script.clone())));
         let span = Span::current();
@@ -233,6 +233,11 @@ impl Mill {
             }
             Ok(done)
         })
+    }
+
+    /// Rows that are worked on together.
+    fn chunk_rows(&self) -> usize {
+        self.recipe.capfilt.as_ref().map_or(64, |capfilt| capfilt.batch_images as usize)
     }
 
     /// One for all shards: it bounds what is asked of the web at a time.

@@ -19,7 +19,7 @@ pub enum Command {
     Run(Box<run::Arguments>),
     Inspect(inspect::Arguments),
     Report(report::Arguments),
-    Retry(retry::Arguments),
+    Retry(Box<retry::Arguments>),
     Verify(verify::Arguments),
 }
 
@@ -30,7 +30,7 @@ pub async fn capfilt(command: Command) -> Result<Done, Failure> {
         Command::Run(arguments) => run::run(*arguments).await,
         Command::Inspect(arguments) => inspect::inspect(arguments).await,
         Command::Report(arguments) => report::report(arguments).await,
-        Command::Retry(arguments) => retry::retry(arguments).await,
+        Command::Retry(arguments) => retry::retry(*arguments).await,
         Command::Verify(arguments) => verify::verify(arguments).await,
     }
 }

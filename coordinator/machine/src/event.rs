@@ -342,7 +342,7 @@ pub enum Work {
         /// Other attempts at it that have brought no part, but for those that were handed back.
         without_part: u32,
         /// Which of its rows alone are to be done, when it has a part already.
-        redo: Option<Redo>,
+        redo: Option<Box<Redo>>,
     },
     /// Do this with a checkpoint.
     Task {

@@ -11,7 +11,7 @@ use crate::pace::{is_straggling, remaining_ms};
 use crate::part::PartSummary;
 use crate::record::Record;
 use crate::run::Phase;
-use crate::shards::{Attempt, Ending, Shard, ShardState};
+use crate::shards::{Attempt, Before, Ending, Shard, ShardState};
 use crate::training::World;
 
 /// Attempts at one shard at a time.
@@ -180,6 +180,7 @@ impl Machine {
 /// The shard at this attempt. One that is still live beside it may have died with its worker already.
 fn work_at(shard: &Shard, token: ShardToken) -> Work {
     let others = shard.attempts().iter().filter(|attempt| attempt.token != token).count() as u32;
-    let redo = shard.before.as_ref().map(|before| Redo { part: before.part.clone(), reasons: before.reasons.clone() });
+    let again = |before: &Before| Redo { part: before.part.clone(), reasons: before.reasons.clone() };
+    let redo = shard.before.as_deref().map(again).map(Box::new);
     Work::Shard { plan: shard.plan.clone(), token, without_part: shard.failures + others, redo }
 }

@@ -59,7 +59,7 @@ fn call(machine: &mut Machine, caller: &Caller, call: Call) -> Result<Answer, Re
 }
 
 /// The shard that the worker is given, and which of its rows.
-fn lease(machine: &mut Machine, caller: &Caller) -> (ShardId, ShardToken, Option<Redo>) {
+fn lease(machine: &mut Machine, caller: &Caller) -> (ShardId, ShardToken, Option<Box<Redo>>) {
     match call(machine, caller, Call::Lease) {
         Ok(Answer::Work(Work::Shard { plan, token, redo, .. })) => (plan.shard, token, redo),
         other => panic!("{other:?}"),

@@ -143,7 +143,7 @@ impl ObjectStore for Patient {
         self.again(|| async {
             if is_large {
                 let PutOptions { tags, attributes, extensions, .. } = options.clone();
-                let options = PutMultipartOptions { tags, attributes, extensions, ..Default::default() };
+                let options = PutMultipartOptions { tags, attributes, extensions };
                 match self.put_in_parts(at, &payload, options).await {
                     // A web server takes an object at once or not at all.
                     Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => {}

@@ -97,11 +97,13 @@ pub struct Faulty {
     state: Arc<State>,
 }
 
+/// Operation, path and end.
+type Asked = (Op, String, Option<u64>);
+
 struct State {
     script: Box<Script>,
     calls: Mutex<Vec<Call>>,
-    /// By operation, path and end.
-    counts: Mutex<BTreeMap<(Op, String, Option<u64>), usize>>,
+    counts: Mutex<BTreeMap<Asked, usize>>,
 }
 
 impl Faulty {
