@@ -2,7 +2,9 @@
 
 use quern_coordinator::JournalError;
 use quern_coordinator::simulation::{CallError, Job, Keeper, Taken, knows_less};
-use quern_machine::{Acceptance, Answer, Control, Event, Incarnation, Machine, ShardId, ShardPlan, UnreadableFile};
+use quern_machine::{
+    Acceptance, Answer, Control, Event, Incarnation, Machine, Place, ShardId, ShardPlan, UnreadableFile,
+};
 use quern_sim_checker::{Told, Verdict};
 
 use crate::cluster::{Ask, Cluster, Request, What};
@@ -147,6 +149,9 @@ impl Cluster {
 
     /// An operator asks for something.
     pub(crate) fn operate(&mut self, control: Control) {
+        if let Control::Allow { name } = &control {
+            self.checker.pardon_asked(Place(name.clone()));
+        }
         self.deliver(Letter::Control(control));
     }
 

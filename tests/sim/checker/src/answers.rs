@@ -108,7 +108,12 @@ impl Checker {
     fn promise(&mut self, now_ms: u64, worker: WorkerId, call: &Call, answer: &Answer) -> Verdict {
         match (call, answer) {
             (Call::Heartbeat { .. }, Answer::Heard { world, drain, .. }) => {
-                let is_denied = self.ledger.places.get(&worker).is_some_and(|place| self.before.denied.contains(place));
+                let denials = &self.ledger.denials;
+                let is_denied = self
+                    .ledger
+                    .places
+                    .get(&worker)
+                    .is_some_and(|place| self.before.denied.contains(place) && !denials.pardoned.contains(place));
                 ensure(*drain || !is_denied, || "it gets no work and is not told to leave".into())?;
                 let heard = self.heard_ms.entry(worker).or_default();
                 *heard = now_ms.max(*heard);

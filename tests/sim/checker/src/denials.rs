@@ -20,6 +20,9 @@ pub(crate) struct Denials {
     pub denied: BTreeSet<Place>,
     /// Places that must be denied work before the turn ends.
     owed: BTreeSet<Place>,
+    /// Denied places that an operator asked to give work again: an append that failed may have written it all the same, and
+    /// whether that is durable shows only later.
+    pub pardoned: BTreeSet<Place>,
 }
 
 impl Denials {
@@ -44,6 +47,7 @@ impl Denials {
         ensure(!self.denied.contains(place), || format!("{place} is denied work twice"))?;
         ensure(self.is_due(place, working, limit), || format!("{place} is denied work without cause"))?;
         self.denied.insert(place.clone());
+        self.pardoned.remove(place);
         // With one fewer to go on, another place may no longer be denied work.
         let mut owed = std::mem::take(&mut self.owed);
         owed.retain(|other| other != place && self.is_due(other, working, limit));
@@ -56,6 +60,7 @@ impl Denials {
     /// # Errors
     /// When there was nothing to lift.
     pub fn allowed(&mut self, place: &Place) -> Verdict {
+        self.pardoned.remove(place);
         self.rows.remove(place);
         ensure(self.denied.remove(place), || format!("{place} is given work again, which it was not denied"))
     }

@@ -133,6 +133,11 @@ impl Checker {
         self.ledger.at_rest()
     }
 
+    /// An operator asks to give a place work again.
+    pub fn pardon_asked(&mut self, place: Place) {
+        self.ledger.denials.pardoned.insert(place);
+    }
+
     /// A coordinator's process starts.
     pub fn process_starts(&mut self) {
         self.ledger.incarnation_before = Some(self.ledger.incarnation);
