@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use crate::event::Decision;
 use crate::ids::ShardId;
 use crate::machine::Machine;
-use crate::mutation::{Mutation, planted};
 use crate::part::PartSummary;
 use crate::record::Record;
 use crate::run::{Chore, End, Phase, Stage};
@@ -146,9 +145,7 @@ impl Machine {
                     };
                     match &planned.state {
                         ShardState::Done { part: known, .. }
-                            if known != part
-                                && !self.acceptances.has_unkept(shard)
-                                && !planted(Mutation::KeepTheReplacedPart) =>
+                            if known != part && !self.acceptances.has_unkept(shard) =>
                         {
                             replaced.push(Record::ShardReplaced { shard: shard.clone(), part: part.clone() });
                         }

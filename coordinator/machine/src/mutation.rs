@@ -52,8 +52,6 @@ pub enum Mutation {
     ForgetTheRetriedPart,
     /// Captions are added to that are trained on.
     AddWhileTraining,
-    /// A journal that is behind keeps a part that was replaced since.
-    KeepTheReplacedPart,
     /// The journal is not synced.
     JournalWithoutSync,
     /// A commit of the journal that failed counts as done.
@@ -74,7 +72,7 @@ mod active {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Mutation; 28] = [
+        pub const ALL: [Mutation; 27] = [
             Mutation::SkipEpochCheck,
             Mutation::SkipIncarnationCheck,
             Mutation::AnswerBeforeAppend,
@@ -99,7 +97,6 @@ mod active {
             Mutation::KeepTasksOfTheGone,
             Mutation::ForgetTheRetriedPart,
             Mutation::AddWhileTraining,
-            Mutation::KeepTheReplacedPart,
             Mutation::JournalWithoutSync,
             Mutation::BelieveFailedCommits,
             Mutation::SnapshotAhead,
