@@ -114,7 +114,7 @@ fn refusal(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use quern_corpus::RowId;
 
     use super::*;
@@ -125,7 +125,7 @@ mod tests {
         PartRow { id, key: None, outcome, image: None }
     }
 
-    fn recipe(filters: Filters) -> Recipe {
+    pub(crate) fn recipe(filters: Filters) -> Recipe {
         let text = r#"{"name": "n", "output": "/out", "datasets": [{"name": "d", "path": "/d"}],
             "capfilt": {"captioner": "/blip", "ranker": "/clip"}}"#;
         let mut recipe = Recipe::from_json(text).unwrap();

@@ -80,6 +80,7 @@ mod tests {
 
     use super::*;
     use crate::candidate::tests::candidates;
+    use crate::filters::tests::recipe;
     use crate::part::{Part, encode_part};
     use crate::provenance::Provenance;
     use crate::row::Stage;
@@ -107,14 +108,6 @@ mod tests {
             rows: rows.len() as u64,
         };
         encode_part(&shard, rows, &Provenance::default()).unwrap()
-    }
-
-    fn recipe(filters: Filters) -> Recipe {
-        let text = r#"{"name": "n", "output": "/out", "datasets": [{"name": "d", "path": "/d"}],
-            "capfilt": {"captioner": "/blip", "ranker": "/clip"}}"#;
-        let mut recipe = Recipe::from_json(text).unwrap();
-        recipe.capfilt.as_mut().unwrap().filters = filters;
-        recipe
     }
 
     fn before() -> Vec<PartRow> {
