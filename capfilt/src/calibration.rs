@@ -215,8 +215,9 @@ mod tests {
     #[test]
     fn a_parts_bytes_are_told_from_few_rows() {
         let text = |at: u64| blake3::hash(&at.to_le_bytes()).to_hex().to_string();
-        let rows =
-            |count| (0..count).map(|at| crate::pass_through(row(90 - at, b"image", Some(&text(at))), false)).collect();
+        let rows = |count| {
+            (0..count).map(|at| crate::pass_through(row(90 - at, b"image", Some(&text(at))), Ok(None))).collect()
+        };
         let provenance = Provenance::default();
         let few = PartBytes::of(rows(20), &provenance).unwrap();
         let many = part_bytes(rows(90), &provenance).unwrap();

@@ -3,9 +3,10 @@
 use std::any::Any;
 use std::panic::catch_unwind;
 
-use quern_corpus::images::{self, RgbImage};
+use bytes::Bytes;
+use quern_corpus::images::{self, EncodeError, RgbImage};
 use quern_corpus::reader::RawRow;
-use quern_recipes::ImageLimits;
+use quern_recipes::{EmbedImages, ImageLimits};
 
 use crate::row::{RowOutcome, Stage};
 
@@ -21,6 +22,17 @@ pub fn decode_row(row: &RawRow, limits: &ImageLimits) -> Result<RgbImage, RowOut
         Ok(Err(error)) => failed(error.reason(), error.to_string()),
         Err(panic) => failed("decoder_panic", panic_message(&*panic)),
     }
+}
+
+/// The image that a row's part carries: as it is, made smaller, or none, as `embed` says.
+///
+/// # Errors
+/// What becomes of a row whose image can't be made smaller.
+pub fn embedded(row: &RawRow, image: &RgbImage, embed: EmbedImages) -> Result<Option<Bytes>, RowOutcome> {
+    let bytes = row.image.as_ref().filter(|_| embed.is_on());
+    let (Some(bytes), Some(shrink)) = (bytes, embed.shrink()) else { return Ok(bytes.cloned()) };
+    let failed = |error: EncodeError| RowOutcome::quarantined(Stage::Write, "image_not_encoded", error.to_string());
+    images::shrunk(bytes, image, shrink).map(Some).map_err(failed)
 }
 
 /// What a panic said.

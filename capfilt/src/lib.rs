@@ -54,7 +54,7 @@ mod web_image;
 pub use candidate::{Candidate, Source, distinct, select};
 pub use card::{CARD, card};
 #[cfg(feature = "images")]
-pub use decode::{decode_row, panic_message};
+pub use decode::{decode_row, embedded, panic_message};
 pub use filters::filter;
 pub use manifest::{MANIFEST, Manifest, ManifestError, PartEntry, QuarantinedShard, Totals};
 pub use models::{ModelFileError, model_digests};

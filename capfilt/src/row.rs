@@ -104,10 +104,11 @@ pub struct PartRow {
 }
 
 /// A row of a data set with `capfilt: false`: its caption is kept as it is. Without an image or with a caption that is
-/// null, empty or blank, nothing can be trained on it, and it is quarantined. The image is not decoded here.
-pub fn pass_through(row: RawRow, embed_image: bool) -> PartRow {
+/// null, empty or blank, nothing can be trained on it, and it is quarantined. `decoded` is what came of decoding its image: the
+/// image that its part carries, if parts carry any, or what becomes of the row without.
+pub fn pass_through(row: RawRow, decoded: Result<Option<Bytes>, RowOutcome>) -> PartRow {
     let without_image = row.image().err();
-    let RawRow { id, key, image, caption, .. } = row;
+    let RawRow { id, key, caption, .. } = row;
     let outcome = match (without_image, caption) {
         (Some(missing), _) => RowOutcome::without_image(missing),
         (_, None) => RowOutcome::quarantined(Stage::Read, "empty_caption", "the caption is null"),
@@ -116,7 +117,12 @@ pub fn pass_through(row: RawRow, embed_image: bool) -> PartRow {
         }
         (_, Some(caption)) => RowOutcome::Passed { caption },
     };
-    PartRow { id, key, outcome, image: image.filter(|_| embed_image) }
+    let (outcome, image) = match (outcome, decoded) {
+        (outcome @ RowOutcome::Passed { .. }, Ok(image)) => (outcome, image),
+        (RowOutcome::Passed { .. }, Err(failed)) => (failed, None),
+        (outcome, _) => (outcome, None),
+    };
+    PartRow { id, key, outcome, image }
 }
 
 #[cfg(test)]
@@ -131,15 +137,16 @@ mod tests {
 
     #[test]
     fn a_passed_caption_is_untouched() {
-        let passed = pass_through(row(Some(b"x"), Some(" a\0b ")), false);
+        let passed = pass_through(row(Some(b"x"), Some(" a\0b ")), Ok(None));
         assert_eq!(passed.outcome, RowOutcome::Passed { caption: " a\0b ".into() });
         assert_eq!((passed.image, passed.key.as_deref(), passed.id.row), (None, Some("k"), 3));
-        assert_eq!(pass_through(row(Some(b"x"), Some("a")), true).image.as_deref(), Some(&b"x"[..]));
+        let image = Some(Bytes::from_static(b"x"));
+        assert_eq!(pass_through(row(Some(b"x"), Some("a")), Ok(image)).image.as_deref(), Some(&b"x"[..]));
     }
 
     #[test]
     fn nothing_to_train_on_is_quarantined() {
-        let reason = |row| match pass_through(row, false).outcome {
+        let reason = |row| match pass_through(row, Ok(None)).outcome {
             RowOutcome::Quarantined { stage: Stage::Read, reason, .. } => reason,
             other => panic!("{other:?}"),
         };

@@ -73,7 +73,7 @@ pub async fn launch(launch: Launch) -> Result<Ended, Failure> {
     check_held_out(&launch.recipe)?;
     let mut signals = Signals::listen()?;
     let output = launch.recipe.output.clone();
-    let trains = launch.recipe.stage1.is_some() || launch.recipe.stage2.is_some();
+    let trains = launch.recipe.trains();
     let needed = ranks(&launch.recipe).map(|(_, ranks)| ranks as usize).max().unwrap_or(1);
     let coordinator = start(launch.recipe, &launch.listen, &launch.journal, launch.access).await?;
     quern_telemetry::say(&format!("coordinator at {}, journal {}", coordinator.url(), launch.journal.display()));

@@ -181,7 +181,7 @@ impl Beside {
         let present = self.output.list("").await.map_err(said)?;
         let is_there = |name: &String| present.binary_search(name).is_ok();
         found.retain(|acceptance| match acceptance {
-            Acceptance::Part { part, .. } => part.data.iter().chain(&part.quarantine).all(is_there),
+            Acceptance::Part { part, .. } => part.files().all(is_there),
             Acceptance::Checkpoint { checkpoint, .. } => {
                 let below = format!("{}/", checkpoint.path);
                 let first = present.partition_point(|name| *name < below);

@@ -21,7 +21,7 @@ use crate::VERSION;
 use crate::beside::Beside;
 use crate::errors::CallError;
 use crate::ledger::{Job, Ledger};
-use crate::planning::{self, spec_of};
+use crate::planning::{self, Planned, spec_of};
 
 /// First pause before a chore is tried again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -73,7 +73,10 @@ impl Chores {
                 Err(cause) => Event::ChoreFailed { cause },
             };
         }
-        planning::plan(&self.recipe).await.unwrap_or_else(|error| Event::ChoreFailed { cause: error.to_string() })
+        match planning::plan(&self.recipe).await {
+            Ok(Planned { shards, unreadable }) => Event::Planned { shards, unreadable },
+            Err(error) => Event::ChoreFailed { cause: error.to_string() },
+        }
     }
 
     /// The captions of an earlier run, which must be those of the recipe's data sets.
@@ -112,7 +115,7 @@ impl Chores {
         let unswept = |error| format!("Files that nothing names can't be deleted: {error}");
         let output = store::open(&self.recipe.output).map_err(unswept)?;
         let ours: BTreeSet<&str> = shards.iter().map(|shard| &*shard.plan.shard.0).collect();
-        let named: BTreeSet<&String> = shards.iter().flat_map(|shard| files_of(&shard.outcome)).collect();
+        let named: BTreeSet<&String> = shards.iter().flat_map(SettledShard::files).collect();
         for folder in [DATA_FOLDER, QUARANTINE_FOLDER] {
             for file in output.list(folder).await.map_err(unswept)? {
                 let is_ours = shard_of(&file).is_some_and(|shard| ours.contains(shard));
@@ -221,14 +224,6 @@ impl Chores {
             version: VERSION.into(),
         })
     }
-}
-
-fn files_of(outcome: &Settled) -> impl Iterator<Item = &String> {
-    let part = match outcome {
-        Settled::Done(part) => Some(part),
-        Settled::Quarantined { .. } => None,
-    };
-    part.into_iter().flat_map(|part| part.data.iter().chain(&part.quarantine))
 }
 
 fn entry_of(settled: &SettledTask) -> TaskEntry {

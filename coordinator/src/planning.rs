@@ -4,7 +4,7 @@ use quern_capfilt::{Manifest, ManifestError};
 use quern_corpus::ShardSpec;
 use quern_corpus::plan::{DatasetPlan, Milled, PlanError, plan_again, plan_more};
 use quern_corpus::store::{self, StoreError};
-use quern_machine::{Event, ShardId, ShardPlan, UnreadableFile};
+use quern_machine::{ShardId, ShardPlan, UnreadableFile};
 use quern_recipes::Recipe;
 
 /// Why the corpus has no plan.
@@ -21,35 +21,51 @@ pub(crate) enum PlanningError {
     Output(#[from] StoreError),
 }
 
+/// Shards, and files that can't be read, in the machine's words.
+#[derive(Debug, Default)]
+pub(crate) struct Planned {
+    pub shards: Vec<ShardPlan>,
+    pub unreadable: Vec<UnreadableFile>,
+}
+
+impl Planned {
+    /// Adds a data set's plan.
+    fn add(&mut self, planned: DatasetPlan) {
+        self.shards.extend(planned.shards.into_iter().map(plan_of));
+        let files = planned.unreadable.into_iter();
+        self.unreadable.extend(files.map(|file| UnreadableFile { shard: plan_of(file.shard), reason: file.reason }));
+    }
+}
+
 /// Cuts the whole corpus into shards. Where this recipe's manifest is in the output already (the journal is gone), its
 /// files keep the numbers that they have there.
 ///
 /// # Errors
 /// When a data set or the output can't be read.
-pub(crate) async fn plan(recipe: &Recipe) -> Result<Event, PlanningError> {
+pub(crate) async fn plan(recipe: &Recipe) -> Result<Planned, PlanningError> {
     let known = match manifest(recipe).await? {
         Some(manifest) if manifest.recipe_hash == recipe.hash() => manifest.shards(),
         _ => Vec::new(),
     };
-    let (mut shards, mut unreadable) = (Vec::new(), Vec::new());
+    let mut planned = Planned::default();
     for dataset in &recipe.datasets {
         let milled = Milled::of(&dataset.name, &known);
-        add(plan_again(dataset, recipe.shard_rows, &milled).await?, &mut shards, &mut unreadable);
+        planned.add(plan_again(dataset, recipe.shard_rows, &milled).await?);
     }
-    Ok(Event::Planned { shards, unreadable })
+    Ok(planned)
 }
 
 /// Cuts those files into shards of which none of the `known` shards has rows.
 ///
 /// # Errors
 /// When a data set can't be read.
-pub(crate) async fn extend(recipe: &Recipe, known: &[ShardSpec]) -> Result<Event, PlanningError> {
-    let (mut shards, mut unreadable) = (Vec::new(), Vec::new());
+pub(crate) async fn extend(recipe: &Recipe, known: &[ShardSpec]) -> Result<Planned, PlanningError> {
+    let mut planned = Planned::default();
     for dataset in &recipe.datasets {
         let milled = Milled::of(&dataset.name, known);
-        add(plan_more(dataset, recipe.shard_rows, &milled).await?, &mut shards, &mut unreadable);
+        planned.add(plan_more(dataset, recipe.shard_rows, &milled).await?);
     }
-    Ok(Event::Extended { shards, unreadable })
+    Ok(planned)
 }
 
 /// The output's manifest, if it has one.
@@ -64,14 +80,7 @@ pub(crate) async fn manifest(recipe: &Recipe) -> Result<Option<Manifest>, Planni
     }
 }
 
-/// Adds a data set's plan, in the machine's words.
-fn add(planned: DatasetPlan, shards: &mut Vec<ShardPlan>, unreadable: &mut Vec<UnreadableFile>) {
-    shards.extend(planned.shards.into_iter().map(plan_of));
-    let files = planned.unreadable.into_iter();
-    unreadable.extend(files.map(|file| UnreadableFile { shard: plan_of(file.shard), reason: file.reason }));
-}
-
-pub(crate) fn plan_of(spec: ShardSpec) -> ShardPlan {
+fn plan_of(spec: ShardSpec) -> ShardPlan {
     let ShardSpec { shard, dataset, file, row_start, rows } = spec;
     ShardPlan { shard: ShardId(shard.0), dataset, file, row_start, rows }
 }

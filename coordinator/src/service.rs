@@ -321,8 +321,7 @@ impl Coordinator for Service {
 
     async fn submit(&self, request: Request<wire::SubmitRequest>) -> Result<Response<wire::SubmitReply>, Status> {
         let (run, known) = self.runs.submit(&valid(request)?.recipe_json).await?;
-        let trains = run.recipe.stage1.is_some() || run.recipe.stage2.is_some();
-        if known && !trains && run.status().phase == "done" {
+        if known && !run.recipe.trains() && run.status().phase == "done" {
             run.extend().await?;
         }
         Ok(Response::new(wire::SubmitReply { run_id: run.id.clone(), known }))

@@ -83,11 +83,10 @@ impl Dataset {
 impl Recipe {
     /// What is fetched from the web is fetched once: training reads images again, in every epoch.
     pub(crate) fn fetched_images_are_kept(&self) -> Checked {
-        let trains = self.stage1.is_some() || self.stage2.is_some();
         let kept = self.captions.is_some() || self.capfilt.as_ref().is_some_and(|capfilt| capfilt.embed_images.is_on());
         let fetched = self.datasets.iter().position(|dataset| dataset.images == Images::Urls);
         match fetched {
-            Some(index) if trains && !kept => Err(BrokenRule {
+            Some(index) if self.trains() && !kept => Err(BrokenRule {
                 key: format!("datasets[{index}].images"),
                 message:
                     "is `urls`, which are fetched once, but training reads the images again: say `embed_images: true` \

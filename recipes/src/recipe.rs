@@ -58,6 +58,11 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// Whether anything is trained.
+    pub fn trains(&self) -> bool {
+        self.stage1.is_some() || self.stage2.is_some()
+    }
+
     /// Where the captions are that are trained on: an earlier run's output, or this one's.
     pub fn captioned(&self) -> &str {
         self.captions.as_ref().unwrap_or(&self.output)

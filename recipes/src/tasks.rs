@@ -102,9 +102,8 @@ pub enum ExportPart {
 impl Recipe {
     /// Whether what is to be done with what is trained can be done with it.
     pub(crate) fn tasks_hold(&self) -> Checked {
-        let is_trained = self.stage1.is_some() || self.stage2.is_some();
         for (key, is_given) in [("evaluation", self.evaluation.is_some()), ("export", self.export.is_some())] {
-            require(is_trained || !is_given, key, || {
+            require(self.trains() || !is_given, key, || {
                 "is given, but nothing is trained: add a `stage1` or `stage2` section".into()
             })?;
         }

@@ -84,7 +84,7 @@ impl Recipe {
         require(!lies_within(captions, &self.output) && !lies_within(&self.output, captions), "captions", || {
             "and `output` lie within each other: write the output elsewhere".into()
         })?;
-        require(self.stage1.is_some() || self.stage2.is_some(), "captions", || {
+        require(self.trains(), "captions", || {
             "are given, but nothing is trained on them: add a `stage1` or `stage2` section".into()
         })
     }

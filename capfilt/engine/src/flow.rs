@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use bytes::Bytes;
-use quern_capfilt::{PartRow, RowOutcome};
+use quern_capfilt::{PartRow, RowOutcome, embedded};
 use quern_corpus::reader::RawRow;
 use quern_models::blip::BlipSlots;
 use quern_models::generate::SlotSampler;
@@ -21,7 +21,7 @@ use tracing::{Span, info_span};
 
 use crate::captioner::Captioner;
 use crate::engine::{Engine, Models};
-use crate::pixels::{Trial, decode_rows, embedded, evaluation};
+use crate::pixels::{Trial, decode_rows, evaluation};
 use crate::rank::{Captioned, rank};
 
 /// Decoded groups that wait for the device.
@@ -117,7 +117,7 @@ impl<'a> Flow<'a> {
                         Ok(Pixels {
                             captioner: for_captioner.apply(image).1,
                             ranker: for_ranker.apply(image).1,
-                            embedded: if embed.is_on() { embedded(row, image, embed.shrink())? } else { None },
+                            embedded: embedded(row, image, embed)?,
                         })
                     });
                     drop(decoding);

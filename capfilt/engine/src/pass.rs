@@ -2,12 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
-use quern_capfilt::{PartRow, RowOutcome, pass_through};
+use quern_capfilt::{PartRow, embedded, pass_through};
 use quern_corpus::reader::RawRow;
 use quern_recipes::{EmbedImages, ImageLimits};
 
-use crate::pixels::{Trial, decode_rows, embedded};
+use crate::pixels::{Trial, decode_rows};
 
 /// What becomes of a shard's rows of a data set with `capfilt: false`, shown to `each` in order; no model is needed. They are
 /// decoded `chunk_rows` at a time, each put to `trial` first. Once `stop` is raised, it returns without the rest.
@@ -30,17 +29,7 @@ pub fn pass_shard(
 /// An image that can't be decoded is quarantined here, not found out in training.
 fn pass_chunk(rows: Vec<RawRow>, limits: &ImageLimits, embed_images: EmbedImages, trial: Trial<'_>) -> Vec<PartRow> {
     let decoding = tracing::info_span!("decode", rows = rows.len() as i64).entered();
-    let shrink = embed_images.shrink();
-    let decoded = decode_rows(&rows, limits, trial, |row, image| embedded(row, image, shrink));
+    let decoded = decode_rows(&rows, limits, trial, |row, image| embedded(row, image, embed_images));
     drop(decoding);
-    let outcome = |(row, decoded): (RawRow, Result<Option<Bytes>, RowOutcome>)| {
-        let mut row = pass_through(row, embed_images.is_on());
-        match (&row.outcome, decoded) {
-            (RowOutcome::Passed { .. }, Err(failed)) => (row.image, row.outcome) = (None, failed),
-            (RowOutcome::Passed { .. }, Ok(image)) if embed_images.is_on() => row.image = image,
-            _ => {}
-        }
-        row
-    };
-    rows.into_iter().zip(decoded).map(outcome).collect()
+    rows.into_iter().zip(decoded).map(|(row, decoded)| pass_through(row, decoded)).collect()
 }

@@ -4,12 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use bytes::Bytes;
-use quern_capfilt::{RowOutcome, Stage, decode_row};
-use quern_corpus::images::{self, CropRounding, EncodeError, Evaluation, Geometry, RgbImage};
+use quern_capfilt::{RowOutcome, decode_row};
+use quern_corpus::images::{CropRounding, Evaluation, Geometry, RgbImage};
 use quern_corpus::reader::RawRow;
 use quern_models::preprocessor::{PreprocessorConfig, Resize};
-use quern_recipes::{ImageLimits, Shrink};
+use quern_recipes::ImageLimits;
 
 /// Threads that decode at most.
 const MAX_THREADS: usize = 4;
@@ -27,13 +26,6 @@ pub(crate) fn evaluation(preprocessor: &PreprocessorConfig) -> Evaluation {
 
 /// What a row's image is put to before it is decoded in this process; an error is what becomes of the row.
 pub type Trial<'a> = &'a (dyn Fn(&RawRow) -> Result<(), RowOutcome> + Sync);
-
-/// The image that a row's part would carry: as it is, or made smaller.
-pub(crate) fn embedded(row: &RawRow, image: &RgbImage, shrink: Option<Shrink>) -> Result<Option<Bytes>, RowOutcome> {
-    let (Some(shrink), Some(bytes)) = (shrink, &row.image) else { return Ok(row.image.clone()) };
-    let failed = |error: EncodeError| RowOutcome::quarantined(Stage::Write, "image_not_encoded", error.to_string());
-    images::shrunk(bytes, image, shrink).map(Some).map_err(failed)
-}
 
 /// Decodes every row's image and makes of it what `prepare` makes; a row without a decodable image gets the outcome that
 /// says so.

@@ -36,6 +36,11 @@ pub struct PartSummary {
 }
 
 impl PartSummary {
+    /// Its files, relative to the output.
+    pub fn files(&self) -> impl Iterator<Item = &String> {
+        self.data.iter().chain(&self.quarantine)
+    }
+
     /// Checks that the part accounts for every row of its shard and names only files of its own.
     ///
     /// # Errors

@@ -123,6 +123,17 @@ pub struct SettledShard {
     pub outcome: Settled,
 }
 
+impl SettledShard {
+    /// The files of its part, relative to the output; none of a shard that was given up.
+    pub fn files(&self) -> impl Iterator<Item = &String> {
+        let part = match &self.outcome {
+            Settled::Done(part) => Some(part),
+            Settled::Quarantined { .. } => None,
+        };
+        part.into_iter().flat_map(PartSummary::files)
+    }
+}
+
 /// How a shard ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {

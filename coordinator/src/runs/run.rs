@@ -21,7 +21,7 @@ use crate::errors::CallError;
 use crate::journal::{JournalError, RunIdentity, SqliteJournal};
 use crate::ledger::{self, Ledger, Opened, Opening};
 use crate::metrics::{Measured, RunMetrics};
-use crate::planning::{self, PlanningError, spec_of};
+use crate::planning::{self, Planned, PlanningError, spec_of};
 use crate::serve::is_over;
 use crate::status::Describe;
 use crate::web::History;
@@ -194,15 +194,11 @@ impl Run {
         self.is_of_this_version().await?;
         let known = self.look(|machine| machine.standings().map(|(plan, _)| spec_of(plan)).collect::<Vec<_>>()).await?;
         let found = planning::extend(&self.recipe, &known).await;
-        let found = found.map_err(|error| CallError::Unplanned(error.to_string()))?;
-        let Event::Extended { shards, unreadable } = &found else { return Ok(()) };
-        let (shards, unreadable) = (shards.len(), unreadable.len());
-        self.tell(found).await?;
-        if shards > 0 {
-            self.note(
-                "info",
-                format!("{shards} more shards of new files are planned; {unreadable} files can't be read"),
-            );
+        let Planned { shards, unreadable } = found.map_err(|error| CallError::Unplanned(error.to_string()))?;
+        let (more, failed) = (shards.len(), unreadable.len());
+        self.tell(Event::Extended { shards, unreadable }).await?;
+        if more > 0 {
+            self.note("info", format!("{more} more shards of new files are planned; {failed} files can't be read"));
         }
         Ok(())
     }

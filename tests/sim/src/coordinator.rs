@@ -249,9 +249,7 @@ impl Cluster {
             Job::ReadAcceptances => {
                 let files = &self.output.files;
                 let is_there = |acceptance: &&Acceptance| match acceptance {
-                    Acceptance::Part { part, .. } => {
-                        part.data.iter().chain(&part.quarantine).all(|name| files.contains_key(name))
-                    }
+                    Acceptance::Part { part, .. } => part.files().all(|name| files.contains_key(name)),
                     Acceptance::Checkpoint { .. } => true,
                 };
                 let acceptances = self.output.acceptances.iter().rev().filter(is_there).cloned().collect();

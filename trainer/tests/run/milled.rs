@@ -69,7 +69,13 @@ async fn mill(recipe: &Recipe, break_image: Option<usize>) {
         if let Some(index) = break_image {
             rows[index].image = Some(b"no image at all".as_slice().into());
         }
-        let rows = rows.into_iter().map(|row| pass_through(row, break_image.is_some())).collect();
+        let rows = rows
+            .into_iter()
+            .map(|row| {
+                let image = row.image.clone().filter(|_| break_image.is_some());
+                pass_through(row, Ok(image))
+            })
+            .collect();
         let part = encode_part(&shard, rows, &provenance).expect("a part");
         let (name, bytes) = part.data.clone().expect("rows with captions");
         output.put(&name, bytes).await.expect("written");

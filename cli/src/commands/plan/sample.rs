@@ -6,8 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use quern_capfilt::calibration::PartBytes;
-use quern_capfilt::{PartRow, Provenance, RowOutcome, Stage, decode_row, pass_through};
-use quern_corpus::images::shrunk;
+use quern_capfilt::{PartRow, Provenance, RowOutcome, Stage, decode_row, embedded, pass_through};
 use quern_corpus::reader::{RawRow, ReadError, Reader};
 use quern_corpus::sample::RowRange;
 use quern_corpus::store::{self, Folder};
@@ -70,8 +69,8 @@ struct Gathered {
     kept_bytes: usize,
 }
 
-/// A row with the size of its image, or with what becomes of it; and the image that its part carries, if that is made smaller.
-type Seen = (RawRow, Result<(u32, u32), RowOutcome>, Option<Bytes>);
+/// A row with its image's size and what its part carries of it, or with what becomes of it.
+type Seen = (RawRow, Result<(u32, u32, Option<Bytes>), RowOutcome>);
 
 /// Reads and decodes the rows of `ranges`; keeps `keep` of those that can be captioned, spread over all of them.
 pub async fn read(
@@ -99,7 +98,7 @@ pub async fn read(
     let mut gathered = Gathered::default();
     while let Some((rows, run)) = runs.next().await {
         match run {
-            Ok(seen) => seen.into_iter().for_each(|seen| gathered.add(seen, dataset, recipe, keep as u64, total)),
+            Ok(seen) => seen.into_iter().for_each(|seen| gathered.add(seen, dataset, keep as u64, total)),
             // The shard would be quarantined as a whole.
             Err(error) if !error.is_passing() => gathered.fail(Stage::Shard, error.reason(), error.to_string(), rows),
             Err(error) => return Err(failed(&error)),
@@ -128,44 +127,38 @@ async fn look_at(
 ) -> Result<Vec<Seen>, ReadError> {
     let rows: Vec<RawRow> = reader.rows_in(folder, dataset, &file, row_start, rows).await?.try_collect().await?;
     let limits = recipe.limits;
-    let shrink = recipe.capfilt.as_ref().and_then(|capfilt| capfilt.embed_images.shrink()).filter(|_| !dataset.capfilt);
+    // Of what is captioned, the calibration tells what parts carry.
+    let embed =
+        recipe.capfilt.as_ref().map(|capfilt| capfilt.embed_images).filter(|_| !dataset.capfilt).unwrap_or_default();
     let decode = move |row: RawRow| {
-        let image = decode_row(&row, &limits);
-        let size = image.as_ref().map(|image| (image.width, image.height)).map_err(Clone::clone);
-        let smaller = match (shrink, &row.image, &image) {
-            (Some(shrink), Some(bytes), Ok(image)) => shrunk(bytes, image, shrink).ok(),
-            _ => None,
-        };
-        (row, size, smaller)
+        let decoded =
+            decode_row(&row, &limits).and_then(|image| Ok((image.width, image.height, embedded(&row, &image, embed)?)));
+        (row, decoded)
     };
     let decoding = tokio::task::spawn_blocking(move || rows.into_iter().map(decode).collect());
     Ok(decoding.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())))
 }
 
 impl Gathered {
-    fn add(&mut self, (row, size, smaller): Seen, dataset: &Dataset, recipe: &Recipe, keep: u64, total: u64) {
+    fn add(&mut self, (row, decoded): Seen, dataset: &Dataset, keep: u64, total: u64) {
         if let Some(image) = &row.image {
             self.image_bytes.push(image.len() as f64);
         }
-        if let Ok((width, height)) = size {
+        if let Ok((width, height, _)) = decoded {
             self.widths.push(width);
             self.heights.push(height);
         }
-        let embed = recipe.capfilt.as_ref().is_some_and(|capfilt| capfilt.embed_images.is_on());
-        let passed = (!dataset.capfilt).then(|| pass_through(row.clone(), embed));
-        let passed = passed.map(|passed| PartRow { image: smaller.or(passed.image.clone()), ..passed });
-        let failed = match (size, &passed) {
-            (Err(failed), _) => Some(failed),
+        let decoded = decoded.map(|(_, _, image)| image);
+        let failed = match dataset.capfilt {
+            true => decoded.err(),
             // A caption that is kept must be there.
-            (Ok(_), Some(PartRow { outcome: failed @ RowOutcome::Quarantined { .. }, .. })) => Some(failed.clone()),
-            (Ok(_), _) => None,
+            false => {
+                let passed = pass_through(row.clone(), decoded);
+                let outcome = passed.outcome.clone();
+                self.add_to_part(passed);
+                Some(outcome)
+            }
         };
-        if let Some(passed) = passed {
-            self.add_to_part(match &failed {
-                Some(failed) => PartRow { outcome: failed.clone(), image: None, ..passed },
-                None => passed,
-            });
-        }
         match failed {
             Some(RowOutcome::Quarantined { stage, reason, detail }) => self.fail(stage, &reason, detail, 1),
             _ => {

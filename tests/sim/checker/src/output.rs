@@ -35,14 +35,7 @@ impl Output {
     /// Deletes the files of these shards that none of their parts is made of.
     pub fn sweep(&mut self, shards: &[SettledShard]) {
         let ours: HashSet<_> = shards.iter().map(|shard| &shard.plan.shard).collect();
-        let named: HashSet<_> = shards
-            .iter()
-            .filter_map(|shard| match &shard.outcome {
-                quern_machine::Settled::Done(part) => Some(part.data.iter().chain(&part.quarantine)),
-                quern_machine::Settled::Quarantined { .. } => None,
-            })
-            .flatten()
-            .collect();
+        let named: HashSet<_> = shards.iter().flat_map(SettledShard::files).collect();
         self.files.retain(|name, file| named.contains(name) || !ours.contains(&file.shard));
     }
 }
@@ -61,7 +54,7 @@ pub(crate) fn check(ledger: &Ledger, output: &Output) -> Verdict {
             (quern_machine::Settled::Done(part), Settled::Done(_, accepted) | Settled::Read(accepted)) => {
                 ensure(part == accepted, || format!("the manifest has another part of {shard}"))?;
                 let mut rows: Vec<u64> = Vec::new();
-                for name in part.data.iter().chain(&part.quarantine) {
+                for name in part.files() {
                     let file = output.files.get(name).ok_or_else(|| format!("{name} is not there"))?;
                     ensure(file.shard == *shard, || format!("{name} has rows of {}", file.shard))?;
                     rows.extend(&file.rows);
